@@ -36,6 +36,11 @@ type RawStore interface {
 	// are settled. A failed one must be placed again.
 	Settle(ctx context.Context, dgsts []digest.Digest) error
 
+	// Remove unlinks the content of dgst and returns its length. Content that
+	// is not there is NotFound. Unlike Delete it does not wait until the
+	// removal is durable: after a crash the content may be there again.
+	Remove(ctx context.Context, dgst digest.Digest) (int64, error)
+
 	// Committed returns the digests that were committed through Writer, and
 	// not through Ingest or Place, since the last call, at most once each: the
 	// layer above knows nothing of them. Content that is there when the store

@@ -1,0 +1,376 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/cellarstore/cellar"
+	"github.com/cellarstore/cellar/gc"
+)
+
+// CollectOption changes how one collection works.
+type CollectOption func(*collection)
+
+// sweepBatch is how many digests are swept between two transactions.
+const sweepBatch = 256
+
+// sweepState is what one collection leaves for the next.
+type sweepState struct {
+	running sync.Mutex
+	// listed is whether the raw store was searched for bytes without a record
+	// since the database was opened. Before that, a crash of any process may
+	// have left some; afterwards this process knows of its own.
+	listed bool
+
+	mu       sync.Mutex
+	suspects map[digest.Digest]struct{}
+}
+
+// suspect notes bytes that may have no record.
+func (s *sweepState) suspect(dgst digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.suspects == nil {
+		s.suspects = map[digest.Digest]struct{}{}
+	}
+	s.suspects[dgst] = struct{}{}
+}
+
+func (s *sweepState) forget(dgst digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.suspects, dgst)
+}
+
+func (s *sweepState) allSuspects() []digest.Digest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]digest.Digest, 0, len(s.suspects))
+	for dgst := range s.suspects {
+		all = append(all, dgst)
+	}
+	return all
+}
+
+// collection is one run of the collector.
+type collection struct {
+	db    *DB
+	stats gc.Stats
+	errs  []error
+}
+
+// GarbageCollect removes the bytes of content that no namespace holds, whoever
+// left them, and ingestions whose time is over. Writers and readers go on
+// meanwhile. What a writer, a reader or another ingestion uses stays.
+//
+// A failure to remove one thing is returned and does not keep the others; the
+// next collection tries again. So it does when ctx ends a collection: what was
+// removed stays removed, and ctx's error is returned. Stats tell what was done
+// in either case. One collection runs at a time; a second call waits.
+func (db *DB) GarbageCollect(ctx context.Context, opts ...CollectOption) (gc.Stats, error) {
+	if err := errors.Join(db.ready(ctx), db.shut()); err != nil {
+		return gc.Stats{}, err
+	}
+	if transactionFrom(ctx, db) != nil {
+		return gc.Stats{}, fmt.Errorf("collect inside Update: %w", errdefs.ErrFailedPrecondition)
+	}
+	db.sweep.running.Lock()
+	defer db.sweep.running.Unlock()
+	c := &collection{db: db}
+	for _, opt := range opts {
+		opt(c)
+	}
+	started := time.Now()
+	err := c.run(ctx)
+	c.stats.Elapsed = time.Since(started)
+	return c.stats, errors.Join(append(c.errs, err)...)
+}
+
+func (c *collection) run(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{
+		c.db.flush, c.expireIngests, c.removeStrayIngests, c.findOrphans, c.sweepSuspects, c.sweepUnheld,
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// note keeps an error that does not end the collection.
+func (c *collection) note(err error) {
+	if err != nil {
+		c.errs = append(c.errs, err)
+	}
+}
+
+// expireIngests drops ingestions that nobody has had open for too long.
+func (c *collection) expireIngests(ctx context.Context) error {
+	now := c.db.now()
+	over := c.db.ingests.list(func(e *ingest) bool {
+		return e.writer == nil && !e.record.expires.IsZero() && now.After(e.record.expires)
+	})
+	for _, e := range over {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		removed, err := c.db.expire(ctx, e)
+		c.note(err)
+		if removed {
+			c.stats.Ingests++
+		}
+	}
+	return c.db.flush(ctx)
+}
+
+// expire drops e unless somebody has opened it meanwhile.
+func (db *DB) expire(ctx context.Context, e *ingest) (removed bool, err error) {
+	holder := &writer{state: writerAborted}
+	held, err := db.ingests.acquire(e.key, holder, db.now())
+	if err != nil {
+		return false, nil //nolint:nilerr // in use again
+	}
+	if held != e {
+		db.ingests.release(held, holder, false)
+		return false, nil
+	}
+	err = db.discard(ctx, e, holder)
+	return err == nil, err
+}
+
+// removeStrayIngests drops ingestions of the raw store that no entry of the
+// table stands for, once they are old.
+func (c *collection) removeStrayIngests(ctx context.Context) error {
+	statuses, err := c.db.blobs.ListStatuses(ctx)
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	for _, e := range c.db.ingests.list(func(*ingest) bool { return true }) {
+		known[e.key.rawRef()] = true
+	}
+	oldest := c.db.now().Add(-c.db.opts.IngestExpiry)
+	for _, status := range statuses {
+		if known[status.Ref] || !status.UpdatedAt.Before(oldest) {
+			continue
+		}
+		if err := c.db.blobs.Abort(ctx, status.Ref); err != nil {
+			c.note(fmt.Errorf("remove stray ingestion %s: %w", cellar.Shorten(status.Ref), err))
+			continue
+		}
+		c.stats.Ingests++
+	}
+	return nil
+}
+
+// findOrphans looks for bytes without a record that a crash may have left. It
+// reads the names of all blobs, but once only after the database was opened,
+// and no lock is held.
+func (c *collection) findOrphans(ctx context.Context) error {
+	for _, dgst := range c.db.blobs.Committed() {
+		c.db.sweep.suspect(dgst)
+	}
+	if c.db.sweep.listed && stages(c.db.blobs) {
+		return nil
+	}
+	var batch []digest.Digest
+	err := c.db.blobs.Walk(ctx, func(info cellar.Info) error {
+		if batch = append(batch, info.Digest); len(batch) < sweepBatch {
+			return nil
+		}
+		err := c.db.suspectUnheld(ctx, batch)
+		batch = batch[:0]
+		return err
+	})
+	if err == nil {
+		err = c.db.suspectUnheld(ctx, batch)
+	}
+	c.db.sweep.listed = err == nil
+	return err
+}
+
+// suspectUnheld notes those of dgsts that no namespace holds.
+func (db *DB) suspectUnheld(ctx context.Context, dgsts []digest.Digest) error {
+	return db.read(ctx, func(tx *bolt.Tx) error {
+		holders := tx.Bucket(bucketHolders)
+		for _, dgst := range dgsts {
+			key, err := keyOf(dgst)
+			if err == nil && holders.Get(key.bytes()) == nil {
+				db.sweep.suspect(dgst)
+			}
+		}
+		return nil
+	})
+}
+
+// sweepSuspects removes bytes that turned out to have no record.
+func (c *collection) sweepSuspects(ctx context.Context) error {
+	for _, dgst := range c.db.sweep.allSuspects() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		switch outcome, err := c.sweepDigest(ctx, dgst); {
+		case err != nil:
+			c.note(err)
+		case outcome == swept:
+			c.stats.Orphans++
+			c.db.sweep.forget(dgst)
+		case outcome == held:
+			c.db.sweep.forget(dgst)
+		}
+	}
+	return nil
+}
+
+// sweepUnheld works off the bucket of digests that lost their last holder. A
+// digest leaves it in a transaction after its bytes are gone; a crash between
+// the two leaves an entry without bytes, which is harmless.
+func (c *collection) sweepUnheld(ctx context.Context) error {
+	var last []byte
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		page, err := c.db.unheldAfter(ctx, last)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		last = page[len(page)-1]
+		var done [][]byte
+		for _, key := range page {
+			dgst, err := parseDigestKey(key)
+			if err != nil {
+				c.note(err)
+				continue
+			}
+			switch outcome, err := c.sweepDigest(ctx, dgst); {
+			case err != nil:
+				c.note(err)
+			case outcome != busy:
+				done = append(done, key)
+			}
+		}
+		if err := c.db.dequeue(ctx, done); err != nil {
+			return err
+		}
+	}
+}
+
+// unheldAfter returns the next keys of unheld digests.
+func (db *DB) unheldAfter(ctx context.Context, last []byte) (page [][]byte, err error) {
+	err = db.read(ctx, func(tx *bolt.Tx) error {
+		page = nil
+		cursor := tx.Bucket(bucketUnheld).Cursor()
+		for key, _ := seekAfter(cursor, last); key != nil && len(page) < sweepBatch; key, _ = cursor.Next() {
+			page = append(page, append([]byte(nil), key...))
+		}
+		return nil
+	})
+	return page, err
+}
+
+// seekAfter moves the cursor to the first key after last, the first of all if
+// last is nil.
+func seekAfter(cursor *bolt.Cursor, last []byte) (key, value []byte) {
+	if last == nil {
+		return cursor.First()
+	}
+	key, value = cursor.Seek(last)
+	if string(key) == string(last) && key != nil {
+		return cursor.Next()
+	}
+	return key, value
+}
+
+// dequeue takes digests off the bucket of unheld ones, and what is staged of
+// them, unless a namespace holds them again.
+func (db *DB) dequeue(ctx context.Context, keys [][]byte) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	gone := map[digest.Digest]stagedBlob{}
+	return db.mutate(ctx, &mutation{
+		apply: func(tx *bolt.Tx) error {
+			clear(gone)
+			for _, key := range keys {
+				if err := tx.Bucket(bucketUnheld).Delete(key); err != nil {
+					return err
+				}
+				if count, err := countHolders(tx, key); err != nil || count > 0 {
+					continue
+				}
+				if err := dropStaged(tx, key, gone); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		committed: func() { db.staging.remove(gone) },
+	})
+}
+
+// dropStaged deletes what is staged of a digest and notes it in gone.
+func dropStaged(tx *bolt.Tx, key []byte, gone map[digest.Digest]stagedBlob) error {
+	b := tx.Bucket(bucketStaged)
+	value := b.Get(key)
+	if value == nil {
+		return nil
+	}
+	seq, data, err := decodeStaged(value)
+	if err != nil {
+		return b.Delete(key)
+	}
+	dgst, err := parseDigestKey(key)
+	if err != nil {
+		return err
+	}
+	gone[dgst] = stagedBlob{seq: seq, size: len(data)}
+	return b.Delete(key)
+}
+
+// sweepOutcome is what became of a digest in a sweep.
+type sweepOutcome int
+
+const (
+	swept sweepOutcome = iota // its bytes are gone
+	held                      // a namespace holds it
+	busy                      // a writer uses it, or an ingestion took it over
+)
+
+// sweepDigest removes the bytes of dgst if nothing needs them. Nobody can begin
+// to need them between the look and the removal: a commit would have to share
+// the lock.
+func (c *collection) sweepDigest(ctx context.Context, dgst digest.Digest) (sweepOutcome, error) {
+	release, ok := c.db.digests.tryExclude(dgst)
+	if !ok || c.db.ingests.isBorrowed(dgst) {
+		if ok {
+			release()
+		}
+		return busy, nil
+	}
+	defer release()
+	isHeld, err := c.db.isHeld(ctx, dgst)
+	if err != nil {
+		return busy, err
+	}
+	if isHeld {
+		return held, nil
+	}
+	size, err := c.db.blobs.Remove(ctx, dgst)
+	switch {
+	case errdefs.IsNotFound(err):
+		return swept, nil
+	case err != nil:
+		return busy, fmt.Errorf("remove bytes of %s: %w", dgst, err)
+	}
+	c.stats.Blobs++
+	c.stats.Bytes += size
+	return swept, nil
+}

@@ -1,0 +1,246 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/cellarstore/cellar"
+	"github.com/cellarstore/cellar/labels"
+)
+
+// proposal is a commit whose arguments are in order.
+type proposal struct {
+	size   int64 // of the content, not what the caller declared
+	dgst   digest.Digest
+	key    digestKey
+	labels map[string]string
+	// staged is the content itself where the database answers for its
+	// durability.
+	staged []byte
+	// exists is set when the transaction finds the record there already, and
+	// mends when it finds one that can't be read or is not of this content.
+	exists, mends bool
+}
+
+// Commit implements [cellar.Writer].
+func (w *writer) Commit(ctx context.Context, size int64, expected digest.Digest, opts ...cellar.Opt) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.usable(); err != nil {
+		return err
+	}
+	p, err := w.propose(ctx, size, expected, opts)
+	if err == nil {
+		err = w.commitBody(ctx, p, size, expected)
+	}
+	if err != nil && w.state == writerOpen {
+		return errors.Join(err, w.leave())
+	}
+	return err
+}
+
+// propose checks everything about a commit that can be checked before bytes
+// are put in place.
+func (w *writer) propose(ctx context.Context, size int64, expected digest.Digest, opts []cellar.Opt) (*proposal, error) {
+	if size < 0 {
+		return nil, fmt.Errorf("commit with size %d: %w", size, errdefs.ErrInvalidArgument)
+	}
+	if expected != "" {
+		if err := cellar.ValidateDigest(expected); err != nil {
+			return nil, err
+		}
+	}
+	var info cellar.Info
+	for _, opt := range opts {
+		if err := opt(&info); err != nil {
+			return nil, err
+		}
+	}
+	p := &proposal{labels: labels.Clean(info.Labels)}
+	if err := labels.Validate(p.labels); err != nil {
+		return nil, err
+	}
+	return p, errors.Join(w.err, w.v.db.ready(ctx), w.v.db.shut())
+}
+
+// commitBody puts the bytes in place and then the record. A digest is held
+// from before the one until after the other, so that no collection sees the
+// bytes without the record and takes them.
+func (w *writer) commitBody(ctx context.Context, p *proposal, size int64, expected digest.Digest) error {
+	if err := w.identify(p, size, expected); err != nil {
+		return err
+	}
+	release, err := w.v.db.holdDigest(ctx, p.dgst)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := w.place(ctx, p, size, expected); err != nil {
+		return err
+	}
+	if err := w.v.db.crash("placed"); err != nil {
+		return err
+	}
+	if err := w.writeRecord(ctx, p); err != nil {
+		w.keepClaim(p)
+		return err
+	}
+	w.state = writerClosed
+	w.v.db.ingests.release(w.e, w, false)
+	if p.exists {
+		return w.v.errExists(p.dgst)
+	}
+	return nil
+}
+
+// identify finds digest and size of the content and compares them with what
+// the caller expects, as far as that takes no reading of files.
+func (w *writer) identify(p *proposal, size int64, expected digest.Digest) (err error) {
+	p.dgst, p.size = w.digest(), w.offset()
+	if size > 0 && size != p.size {
+		return fmt.Errorf("commit ingestion %s: it has %d bytes, not %d: %w", cellar.Shorten(w.e.key.ref), p.size, size, errdefs.ErrFailedPrecondition)
+	}
+	if expected != "" && expected != p.dgst {
+		switch {
+		case expected.Algorithm() == p.dgst.Algorithm():
+			return fmt.Errorf("commit ingestion %s: its digest is %s, not %s: %w", cellar.Shorten(w.e.key.ref), p.dgst, expected, errdefs.ErrFailedPrecondition)
+		case w.small != nil && expected.Algorithm().FromBytes(w.small.data) != expected, w.loan != nil:
+			return fmt.Errorf("commit ingestion %s: its digest is not %s: %w", cellar.Shorten(w.e.key.ref), expected, errdefs.ErrFailedPrecondition)
+		}
+		p.dgst = expected
+	}
+	p.key, err = keyOf(p.dgst)
+	return err
+}
+
+// place makes sure that the bytes are in place under the digest. Those of a
+// small blob become durable with the record, others here.
+func (w *writer) place(ctx context.Context, p *proposal, size int64, expected digest.Digest) error {
+	db := w.v.db
+	switch {
+	case w.loan != nil:
+		return w.checkLoan(ctx, p)
+	case w.small != nil && db.staging.full():
+		if err := w.spill(ctx); err != nil {
+			return err
+		}
+	case w.small != nil:
+		held, err := db.isHeld(ctx, p.dgst)
+		if err != nil {
+			return err
+		}
+		if held && db.inPlace(ctx, p.dgst, w.small.data) {
+			return nil
+		}
+		p.staged = w.small.data
+		return db.blobs.Place(ctx, p.dgst, p.staged)
+	}
+	if err := w.raw.Commit(ctx, size, expected); err != nil {
+		return fmt.Errorf("commit ingestion %s in %q: %w", cellar.Shorten(w.e.key.ref), w.v.ns, err)
+	}
+	w.setStored(false)
+	return nil
+}
+
+// checkLoan makes sure that content which was taken over is still there.
+func (w *writer) checkLoan(ctx context.Context, p *proposal) error {
+	blob, err := w.v.db.blobs.Info(ctx, p.dgst)
+	if err == nil && blob.Size != p.size {
+		err = fmt.Errorf("it has %d bytes, not %d: %w", blob.Size, p.size, errdefs.ErrDataLoss)
+	}
+	if err == nil {
+		err = w.v.db.trustworthy(ctx, p.dgst)
+	}
+	if err != nil {
+		return fmt.Errorf("commit ingestion %s in %q, which took over %s: %w", cellar.Shorten(w.e.key.ref), w.v.ns, p.dgst, err)
+	}
+	return nil
+}
+
+// writeRecord is the commit point.
+func (w *writer) writeRecord(ctx context.Context, p *proposal) error {
+	v, key := w.v, w.e.key
+	m := &mutation{
+		check: func(tx *bolt.Tx) error {
+			if v.db.deletions.of(v.ns) != w.deletions {
+				return fmt.Errorf("namespace %q was deleted: %w", v.ns, errdefs.ErrAborted)
+			}
+			p.exists, p.mends = false, false
+			if b := contentBucket(tx, v.ns); b != nil {
+				p.meet(b.Get(p.key.bytes()))
+			}
+			_, err := countHolders(tx, p.key.bytes())
+			return err
+		},
+	}
+	var seq uint64
+	m.apply = func(tx *bolt.Tx) (err error) {
+		if p.staged != nil {
+			if seq, err = stage(tx, p.key.bytes(), p.staged); err != nil {
+				return err
+			}
+		}
+		if err := forgetIngest(tx, key); err != nil || p.exists {
+			return err
+		}
+		return v.putNew(tx, p)
+	}
+	m.committed = func() {
+		if p.staged != nil {
+			v.db.staging.add(p.dgst, seq, len(p.staged))
+		}
+	}
+	m.abandoned = func() { v.db.sweep.suspect(p.dgst) }
+	return v.db.mutate(ctx, m)
+}
+
+// meet looks at what is there under the key of the proposal's record.
+func (p *proposal) meet(value []byte) {
+	if value == nil {
+		return
+	}
+	record, err := decodeContent(value)
+	p.exists = err == nil && record.size == p.size
+	p.mends = !p.exists
+}
+
+// putNew writes the record of content that the namespace did not hold.
+func (v *view) putNew(tx *bolt.Tx, p *proposal) error {
+	now := v.db.now()
+	if err := ensureNamespace(tx, v.ns, now); err != nil {
+		return err
+	}
+	b, err := tx.CreateBucketIfNotExists([]byte(contentPrefix + v.ns))
+	if err != nil {
+		return err
+	}
+	record := contentRecord{size: p.size, created: now, updated: now, labels: p.labels}
+	if err := b.Put(p.key.bytes(), record.encode()); err != nil {
+		return err
+	}
+	if p.mends {
+		return nil // the damaged record was counted
+	}
+	return addHolder(tx, p.key.bytes())
+}
+
+// keepClaim is called when bytes are in place but the record could not be
+// written. The ingestion's own bytes are gone into the blob, so it becomes one
+// that has taken the blob over: a retry finds everything there.
+func (w *writer) keepClaim(p *proposal) {
+	db := w.v.db
+	db.sweep.suspect(p.dgst)
+	if w.small != nil {
+		return // still in memory, leave stores it
+	}
+	db.ingests.borrow(w.e, p.dgst)
+	db.ingests.mu.Lock()
+	w.e.proven = true
+	db.ingests.mu.Unlock()
+	w.raw, w.loan = nil, &loan{dgst: p.dgst, size: p.size}
+}

@@ -1,0 +1,223 @@
+package metadata
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/cellarstore/cellar/internal/fserr"
+)
+
+// openBolt opens the database file, making it first where there is none.
+func (db *DB) openBolt() error {
+	_, err := os.Lstat(db.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = db.create()
+	}
+	if err != nil {
+		return fserr.Wrap(err, "metadata %s", db.path)
+	}
+	if err := db.inspectFile(); err != nil {
+		return err
+	}
+	err = db.guard(func() error {
+		db.bolt, err = bolt.Open(db.path, 0o600, db.boltOptions())
+		return err
+	})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return fmt.Errorf("metadata %s is held by %s: %w: %w", db.path, lockHolder(db.path), errdefs.ErrUnavailable, err)
+	case err != nil:
+		if db.file != nil {
+			_ = db.file.Close() // bolt does not if it panics
+		}
+		return db.translate(err)
+	}
+	db.bolt.AllocSize = allocSize
+	if err := db.guard(func() error { return db.bolt.View(db.checkSchema) }); err != nil {
+		_ = db.closeBolt()
+		return err
+	}
+	return nil
+}
+
+// allocSize is by how much the file grows at a time: each growth costs a sync,
+// and what is not used yet is space that the file takes.
+const allocSize = 4 << 20
+
+func (db *DB) boltOptions() *bolt.Options {
+	return &bolt.Options{
+		Timeout:        db.opts.LockTimeout,
+		FreelistType:   bolt.FreelistMapType,
+		NoFreelistSync: true, // a long free list would be written with every commit
+		NoStatistics:   true,
+		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+			var err error
+			db.file, err = os.OpenFile(name, flag, mode)
+			return db.file, err
+		},
+	}
+}
+
+// create makes an empty database so that its name never stands for anything
+// but a whole one: under another name first, then linked, then the directory
+// synced. bolt itself writes a new file in place, and can't open what a crash
+// leaves of that.
+func (db *DB) create() (err error) {
+	dir := filepath.Dir(db.path)
+	temp, err := os.CreateTemp(dir, filepath.Base(db.path)+".new-*")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, removeIfThere(temp.Name())) }()
+	if err := temp.Close(); err != nil {
+		return err
+	}
+	fresh, err := bolt.Open(temp.Name(), 0o600, &bolt.Options{NoFreelistSync: true, FreelistType: bolt.FreelistMapType})
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(fresh.Update(writeSchema), fresh.Sync(), fresh.Close()); err != nil {
+		return err
+	}
+	if err := publish(temp.Name(), db.path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err // ErrExist: somebody else made one meanwhile, which is as good
+	}
+	return syncDir(dir)
+}
+
+func removeIfThere(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func writeSchema(tx *bolt.Tx) error {
+	for _, name := range fixedBuckets {
+		if _, err := tx.CreateBucket(name); err != nil {
+			return err
+		}
+	}
+	return tx.Bucket(bucketMeta).Put(keyVersion, binary.AppendUvarint(nil, schemaVersion))
+}
+
+// checkSchema tells databases of ours from others, and older from newer.
+func (db *DB) checkSchema(tx *bolt.Tx) error {
+	meta := tx.Bucket(bucketMeta)
+	if meta == nil {
+		return fmt.Errorf("%s is a bolt database, but not one of cellar's: %w", db.path, errdefs.ErrFailedPrecondition)
+	}
+	version, n := binary.Uvarint(meta.Get(keyVersion))
+	switch {
+	case n <= 0 || version == 0:
+		return fmt.Errorf("metadata %s has no schema version: %w", db.path, errdefs.ErrDataLoss)
+	case version > schemaVersion:
+		return fmt.Errorf("metadata %s has schema version %d, this program knows up to %d; open it with a newer one: %w",
+			db.path, version, schemaVersion, errdefs.ErrFailedPrecondition)
+	}
+	for _, name := range fixedBuckets {
+		if tx.Bucket(name) == nil {
+			return fmt.Errorf("metadata %s lacks the bucket %q: %w", db.path, name, errdefs.ErrDataLoss)
+		}
+	}
+	return nil
+}
+
+// inspectFile makes sure that what will be read is what the medium has, and
+// that the file is long enough to be mapped.
+//
+// A failed flush can leave pages in the cache that the medium lacks. So the
+// file is flushed and its clean pages are dropped before bolt reads it.
+func (db *DB) inspectFile() (err error) {
+	f, err := os.Open(db.path)
+	if err != nil {
+		return fserr.Wrap(err, "metadata %s", db.path)
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return fserr.Wrap(err, "metadata %s", db.path)
+	}
+	dropCache(f)
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return fserr.Wrap(err, "metadata %s", db.path)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("metadata %s is not a regular file: %w", db.path, errdefs.ErrFailedPrecondition)
+	}
+	need, err := mappedSize(f, info.Size())
+	if err != nil {
+		return fmt.Errorf("metadata %s is damaged: %w: %w", db.path, errdefs.ErrDataLoss, err)
+	}
+	if info.Size() < need {
+		return fmt.Errorf("metadata %s is damaged: it has %d bytes and should have %d: %w", db.path, info.Size(), need, errdefs.ErrDataLoss)
+	}
+	return nil
+}
+
+// The fields of bolt's meta page that tell how long the file must be, as
+// offsets from the start of the page: a page header of 16 bytes, then magic,
+// version, page size, flags (4 bytes each), root page, root sequence, free list
+// page, number of pages, transaction id, checksum (8 bytes each).
+const (
+	metaMagic    = 0xED0CDAED
+	metaAt       = 16
+	metaPageSize = metaAt + 8
+	metaPages    = metaAt + 40
+	metaTxid     = metaAt + 48
+	metaChecksum = metaAt + 56
+	metaEnd      = metaChecksum + 8
+)
+
+// mappedSize returns how many bytes the newest valid meta page of f speaks of.
+func mappedSize(f io.ReaderAt, size int64) (int64, error) {
+	var need int64
+	var newest uint64
+	found := false
+	consider := func(offset int64) {
+		pageSize, pages, txid, ok := readMeta(f, offset)
+		if ok && (!found || txid >= newest) {
+			found, newest, need = true, txid, pageSize*pages
+		}
+	}
+	consider(0)
+	for pageSize := int64(1 << 10); pageSize <= 1<<24 && pageSize < size; pageSize <<= 1 {
+		consider(pageSize)
+	}
+	if !found {
+		return 0, errors.New("neither of its meta pages is valid")
+	}
+	return need, nil
+}
+
+func readMeta(f io.ReaderAt, offset int64) (pageSize, pages int64, txid uint64, ok bool) {
+	var page [metaEnd]byte
+	if n, _ := f.ReadAt(page[:], offset); n != len(page) {
+		return 0, 0, 0, false
+	}
+	order := binary.NativeEndian
+	sum := fnv.New64a()
+	_, _ = sum.Write(page[metaAt:metaChecksum])
+	if order.Uint32(page[metaAt:]) != metaMagic || order.Uint64(page[metaChecksum:]) != sum.Sum64() {
+		return 0, 0, 0, false
+	}
+	return int64(order.Uint32(page[metaPageSize:])), int64(order.Uint64(page[metaPages:])), order.Uint64(page[metaTxid:]), true
+}

@@ -1,0 +1,439 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/cellarstore/cellar"
+)
+
+// ingestTable knows every ingestion that is not committed, those that a writer
+// has open and those that were left. Their records in the database are written
+// in the background, so that opening a writer waits for no flush; after a crash
+// the table is made from those records and from what the raw store has.
+type ingestTable struct {
+	mu      sync.Mutex
+	entries map[ingestKey]*ingest
+	// borrowed counts the ingestions that took over a content: its bytes must
+	// stay as long as there are any.
+	borrowed map[digest.Digest]int
+}
+
+type ingestKey struct{ ns, ref string }
+
+// ingest is one entry of the table. While it has a writer, the writer alone
+// changes record and offset; the table's lock is held for it.
+type ingest struct {
+	key    ingestKey
+	record ingestRecord
+	// offset is the number of bytes of an ingestion that was left.
+	offset int64
+	// stored is whether the raw store has an ingestion for it.
+	stored bool
+	// proven is whether the namespace has sent all bytes of record.borrowed,
+	// so that it may have them back whatever the policy.
+	proven bool
+
+	writer *writer
+	since  time.Time
+	freed  chan struct{} // closed when the writer lets go
+}
+
+// rawRef is the name of an ingestion in the raw store.
+func (k ingestKey) rawRef() string {
+	ref := k.ns + "/" + k.ref
+	if len(ref) > cellar.MaxRefLength {
+		return k.ns + "/#" + digest.FromString(k.ref).Encoded()
+	}
+	return ref
+}
+
+func parseRawRef(raw string) (ingestKey, bool) {
+	ns, ref, ok := strings.Cut(raw, "/")
+	return ingestKey{ns, ref}, ok && ns != "" && ref != ""
+}
+
+// acquire gives w the ingestion of key, which is made if there is none.
+func (t *ingestTable) acquire(key ingestKey, w *writer, now time.Time) (*ingest, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.entries[key]
+	if e == nil {
+		e = &ingest{key: key, record: ingestRecord{started: now, updated: now}}
+		if t.entries == nil {
+			t.entries = map[ingestKey]*ingest{}
+		}
+		t.entries[key] = e
+	}
+	if e.writer != nil {
+		return nil, &cellar.LockedError{Ref: key.ref, Since: e.since}
+	}
+	e.writer, e.since, e.freed = w, now, make(chan struct{})
+	return e, nil
+}
+
+// release ends w's hold on e, unless it was ended already. A kept ingestion
+// stays in the table to be resumed.
+func (t *ingestTable) release(e *ingest, w *writer, keep bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e.writer != w {
+		return
+	}
+	e.writer = nil
+	close(e.freed)
+	if !keep {
+		t.dropLocked(e)
+	}
+}
+
+// drop removes an entry that no writer has.
+func (t *ingestTable) drop(e *ingest) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.dropLocked(e)
+}
+
+func (t *ingestTable) dropLocked(e *ingest) {
+	t.borrowLocked(e, "")
+	if t.entries[e.key] == e {
+		delete(t.entries, e.key)
+	}
+}
+
+// borrow notes which content e has taken over, none if dgst is empty.
+func (t *ingestTable) borrow(e *ingest, dgst digest.Digest) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.borrowLocked(e, dgst)
+}
+
+func (t *ingestTable) borrowLocked(e *ingest, dgst digest.Digest) {
+	if old := e.record.borrowed; old != "" {
+		if t.borrowed[old]--; t.borrowed[old] == 0 {
+			delete(t.borrowed, old)
+		}
+	}
+	e.record.borrowed, e.proven = dgst, false
+	if dgst == "" {
+		return
+	}
+	if t.borrowed == nil {
+		t.borrowed = map[digest.Digest]int{}
+	}
+	t.borrowed[dgst]++
+}
+
+func (t *ingestTable) isBorrowed(dgst digest.Digest) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.borrowed[dgst] > 0
+}
+
+// lookup returns the entry of key and its writer, nil if there are none.
+func (t *ingestTable) lookup(key ingestKey) (*ingest, *writer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.entries[key]
+	if e == nil {
+		return nil, nil
+	}
+	return e, e.writer
+}
+
+// list returns the entries for which keep is true, ordered by namespace and ref.
+func (t *ingestTable) list(keep func(*ingest) bool) []*ingest {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []*ingest
+	for _, e := range t.entries {
+		if keep(e) {
+			all = append(all, e)
+		}
+	}
+	slices.SortFunc(all, func(a, b *ingest) int {
+		return strings.Compare(a.key.ns+"/"+a.key.ref, b.key.ns+"/"+b.key.ref)
+	})
+	return all
+}
+
+// snapshot returns what is to be stored of the ingestion of key, nil if it is
+// not there.
+func (t *ingestTable) snapshot(key ingestKey) *ingestRecord {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.entries[key]
+	if e == nil {
+		return nil
+	}
+	record := e.record
+	record.open = e.writer != nil
+	return &record
+}
+
+// saveIngest brings the stored record of key in line with the table, in the
+// background.
+func (db *DB) saveIngest(key ingestKey) {
+	db.mutateLater(&mutation{apply: func(tx *bolt.Tx) error {
+		record := db.ingests.snapshot(key)
+		if record == nil {
+			return forgetIngest(tx, key)
+		}
+		if err := ensureNamespace(tx, key.ns, db.now()); err != nil {
+			return err
+		}
+		b, err := tx.CreateBucketIfNotExists([]byte(ingestsPrefix + key.ns))
+		if err != nil {
+			return err
+		}
+		return b.Put([]byte(key.ref), record.encode())
+	}})
+}
+
+// forgetIngest deletes the stored record of key, if there is one.
+func forgetIngest(tx *bolt.Tx, key ingestKey) error {
+	b := ingestsBucket(tx, key.ns)
+	if b == nil {
+		return nil
+	}
+	return b.Delete([]byte(key.ref))
+}
+
+// loadIngests makes the table when the database is opened.
+func (db *DB) loadIngests(ctx context.Context) error {
+	records, err := db.ingestRecords(ctx)
+	if err != nil {
+		return err
+	}
+	stored, err := db.blobs.ListStatuses(ctx)
+	if err != nil {
+		return err
+	}
+	entries := map[ingestKey]*ingest{}
+	byRawRef := map[string]ingestKey{}
+	for key := range records {
+		byRawRef[key.rawRef()] = key
+	}
+	for _, status := range stored {
+		key, ok := byRawRef[status.Ref]
+		if !ok {
+			if key, ok = parseRawRef(status.Ref); !ok {
+				continue // not ours; a collection removes it when it is old
+			}
+		}
+		entries[key] = db.resumed(key, records[key], status)
+	}
+	db.ingests.entries = entries
+	for key, record := range records {
+		if record.borrowed == "" || entries[key] != nil {
+			continue // nothing was left but a record
+		}
+		e := &ingest{key: key, record: *record}
+		e.record.borrowed = ""
+		entries[key] = e
+		db.ingests.borrow(e, record.borrowed)
+	}
+	return nil
+}
+
+// resumed is the entry of an ingestion that the raw store has.
+func (db *DB) resumed(key ingestKey, record *ingestRecord, status cellar.Status) *ingest {
+	e := &ingest{key: key, stored: true, offset: status.Offset}
+	if record == nil {
+		e.record = ingestRecord{open: true, started: status.StartedAt, total: max(status.Total, 0), expected: status.Expected}
+	} else {
+		e.record = *record
+		e.record.borrowed = ""
+	}
+	if e.record.open {
+		e.record.updated = status.UpdatedAt
+		e.record.expires = db.now().Add(db.opts.IngestExpiry)
+	}
+	return e
+}
+
+// ingestRecords reads all stored records. A damaged one is left out: its
+// ingestion goes on with what the raw store knows.
+func (db *DB) ingestRecords(ctx context.Context) (map[ingestKey]*ingestRecord, error) {
+	records := map[ingestKey]*ingestRecord{}
+	err := db.read(ctx, func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketNamespaces).ForEach(func(name, _ []byte) error {
+			b := ingestsBucket(tx, string(name))
+			if b == nil {
+				return nil
+			}
+			return b.ForEach(func(ref, value []byte) error {
+				key := ingestKey{string(name), string(ref)}
+				record, err := decodeIngest(value)
+				if err != nil {
+					db.log.Warn("ingest record", "namespace", key.ns, "ref", key.ref, "error", err)
+					return nil
+				}
+				records[key] = &record
+				return nil
+			})
+		})
+	})
+	return records, err
+}
+
+// status describes e, and whether it is to be seen: one that has taken over
+// content has nothing to show.
+func (t *ingestTable) status(e *ingest) (cellar.Status, bool) {
+	t.mu.Lock()
+	w := e.writer
+	record, offset := e.record, e.offset
+	t.mu.Unlock()
+	if w != nil {
+		return w.visibleStatus()
+	}
+	return record.status(e.key.ref, offset), record.borrowed == ""
+}
+
+func (r *ingestRecord) status(ref string, offset int64) cellar.Status {
+	return cellar.Status{Ref: ref, Offset: offset, Total: r.total, Expected: r.expected, StartedAt: r.started, UpdatedAt: r.updated}
+}
+
+// Status implements [cellar.IngestManager].
+func (v *view) Status(ctx context.Context, ref string) (cellar.Status, error) {
+	if err := v.db.ready(ctx); err != nil {
+		return cellar.Status{}, err
+	}
+	if err := cellar.ValidateRef(ref); err != nil {
+		return cellar.Status{}, err
+	}
+	if e, _ := v.db.ingests.lookup(ingestKey{v.ns, ref}); e != nil {
+		if status, visible := v.db.ingests.status(e); visible {
+			return status, nil
+		}
+	}
+	return cellar.Status{}, v.errNoIngest(ref)
+}
+
+func (v *view) errNoIngest(ref string) error {
+	return fmt.Errorf("ingestion %s in %q: %w", cellar.Shorten(ref), v.ns, errdefs.ErrNotFound)
+}
+
+// ListStatuses implements [cellar.IngestManager].
+func (v *view) ListStatuses(ctx context.Context, fs ...string) ([]cellar.Status, error) {
+	if err := v.db.ready(ctx); err != nil {
+		return nil, err
+	}
+	filter, err := v.db.parseFilters(fs)
+	if err != nil {
+		return nil, err
+	}
+	var statuses []cellar.Status
+	for _, e := range v.db.ingests.list(func(e *ingest) bool { return e.key.ns == v.ns }) {
+		if status, visible := v.db.ingests.status(e); visible && filter.Match(status) {
+			statuses = append(statuses, status)
+		}
+	}
+	return statuses, nil
+}
+
+// Abort implements [cellar.IngestManager].
+func (v *view) Abort(ctx context.Context, ref string) error {
+	if err := v.db.ready(ctx); err != nil {
+		return err
+	}
+	if err := cellar.ValidateRef(ref); err != nil {
+		return err
+	}
+	found, err := v.db.abort(ctx, ingestKey{v.ns, ref})
+	if err == nil && !found {
+		err = v.errNoIngest(ref)
+	}
+	return err
+}
+
+// abort drops the ingestion of key and revokes its writer. It reports whether
+// there was one.
+func (db *DB) abort(ctx context.Context, key ingestKey) (found bool, err error) {
+	e, w := db.ingests.lookup(key)
+	switch {
+	case e == nil:
+		return false, nil
+	case w != nil:
+		return w.revoke(ctx)
+	}
+	// Holding the ref as a writer does keeps others off while bytes are removed.
+	holder := &writer{state: writerAborted}
+	if e, err = db.ingests.acquire(key, holder, db.now()); err != nil {
+		return db.abort(ctx, key)
+	}
+	return true, db.discard(ctx, e, holder)
+}
+
+// discard removes an ingestion that w holds, bytes and record, and frees its
+// ref. If the bytes can't be removed the ingestion is left.
+func (db *DB) discard(ctx context.Context, e *ingest, w *writer) error {
+	var err error
+	if e.stored {
+		if err = db.blobs.Abort(ctx, e.key.rawRef()); errdefs.IsNotFound(err) {
+			err = nil
+		}
+	}
+	db.ingests.release(e, w, err != nil)
+	db.saveIngest(e.key)
+	return err
+}
+
+// WaitRef implements [cellar.RefWaiter].
+func (v *view) WaitRef(ctx context.Context, ref string) error {
+	for {
+		if err := v.db.ready(ctx); err != nil {
+			return err
+		}
+		freed := v.db.ingests.holder(ingestKey{v.ns, ref})
+		if freed == nil {
+			return nil
+		}
+		select {
+		case <-freed:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// holder returns a channel that is closed when the writer of key lets go, nil
+// if it has none.
+func (t *ingestTable) holder(key ingestKey) <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.entries[key]; e != nil && e.writer != nil {
+		return e.freed
+	}
+	return nil
+}
+
+// ready returns why nothing can be done: a context that is done, or a closed
+// database.
+func (db *DB) ready(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return db.alive()
+}
+
+// closeWriters leaves every open ingestion to be resumed.
+func (db *DB) closeWriters() error {
+	var errs []error
+	for _, e := range db.ingests.list(func(e *ingest) bool { return e.writer != nil }) {
+		if _, w := db.ingests.lookup(e.key); w != nil {
+			errs = append(errs, w.Close())
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,332 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/cellarstore/cellar/internal/fserr"
+)
+
+// A mutation is one operation on the database. Mutations run one after
+// the other; those that gather while a transaction is being flushed share the
+// next one.
+type mutation struct {
+	// check decides whether the mutation can be done. It changes nothing; its
+	// error is the mutation's, and no other mutation notices.
+	check func(tx *bolt.Tx) error
+	// apply makes the changes that check has allowed. It fails only if bolt
+	// does; then the whole transaction is rolled back and the others run again
+	// without this one. Both functions may therefore be called more than once.
+	apply func(tx *bolt.Tx) error
+	// committed, if set, is called after the transaction is durable and before
+	// the next one begins.
+	committed func()
+	// after, if set, is called once the mutation is durable, in the goroutine
+	// that asked for it and while no lock of the queue is held.
+	after func()
+	// abandoned, if set, is called when the mutation was applied inside an
+	// Update that did not come about.
+	abandoned func()
+
+	// background mutations are waited for by nobody: they go with the next
+	// transaction, or after backgroundDelay without one.
+	background bool
+	queued     time.Time
+
+	err   error
+	state mutationState
+	done  chan struct{}
+}
+
+type mutationState int
+
+const (
+	waiting mutationState = iota
+	taken                 // by the committer; can no longer be withdrawn
+	withdrawn
+)
+
+const (
+	// maxBatch bounds how many mutations share a transaction.
+	maxBatch = 1024
+	// backgroundDelay is how long a background mutation waits for company.
+	backgroundDelay = time.Second
+)
+
+// writeQueue stands in front of bolt's single writer.
+type writeQueue struct {
+	mu     sync.Mutex
+	wake   chan struct{}
+	items  []*mutation
+	urgent int // mutations in items that somebody waits for
+	closed bool
+	ended  chan struct{}
+}
+
+// mutate runs m and returns when it is durable. Inside [DB.Update] it joins the
+// caller's transaction and returns when it is applied.
+func (db *DB) mutate(ctx context.Context, m *mutation) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if t := transactionFrom(ctx, db); t != nil {
+		return t.run(m)
+	}
+	m.done = make(chan struct{})
+	if err := db.enqueue(m); err != nil {
+		return err
+	}
+	select {
+	case <-m.done:
+	case <-ctx.Done():
+		if db.withdraw(m) {
+			return ctx.Err()
+		}
+		<-m.done
+	}
+	if m.err == nil && m.after != nil {
+		m.after()
+	}
+	return m.err
+}
+
+// mutateLater queues m without waiting. Its failure is reported to nobody, so
+// it must be for something that the store can do without.
+func (db *DB) mutateLater(m *mutation) {
+	m.background = true
+	m.done = make(chan struct{})
+	if err := db.enqueue(m); err != nil {
+		db.log.Debug("background change dropped", "error", err)
+	}
+}
+
+// flush returns once every mutation that was queued before is done, so that a
+// read sees what background mutations were to write. Inside [DB.Update] those
+// have to wait for its end, and flush does nothing.
+func (db *DB) flush(ctx context.Context) error {
+	db.queue.mu.Lock()
+	idle := len(db.queue.items) == 0
+	db.queue.mu.Unlock()
+	if idle {
+		return ctx.Err()
+	}
+	return db.mutate(ctx, &mutation{})
+}
+
+func (db *DB) enqueue(m *mutation) error {
+	if err := db.shut(); err != nil {
+		return err
+	}
+	q := &db.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return db.errClosed()
+	}
+	m.queued = time.Now()
+	q.items = append(q.items, m)
+	if !m.background {
+		q.urgent++
+	}
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// withdraw takes m out of the queue unless the committer has it already.
+func (db *DB) withdraw(m *mutation) bool {
+	q := &db.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if m.state != waiting {
+		return false
+	}
+	m.state = withdrawn
+	q.urgent--
+	return true
+}
+
+// take returns the next batch, or how long to wait for one.
+func (q *writeQueue) take() (batch []*mutation, wait time.Duration, closed bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.items) == 0 {
+		return nil, time.Hour, q.closed
+	}
+	if q.urgent == 0 && !q.closed {
+		if wait := backgroundDelay - time.Since(q.items[0].queued); wait > 0 {
+			return nil, wait, false
+		}
+	}
+	n := min(len(q.items), maxBatch)
+	for _, m := range q.items[:n] {
+		if m.state == withdrawn {
+			continue
+		}
+		m.state = taken
+		if !m.background {
+			q.urgent--
+		}
+		batch = append(batch, m)
+	}
+	q.items = append([]*mutation(nil), q.items[n:]...)
+	return batch, 0, false
+}
+
+// commitLoop is the one goroutine that commits queued mutations.
+func (db *DB) commitLoop() {
+	defer close(db.queue.ended)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		batch, wait, closed := db.queue.take()
+		if len(batch) > 0 {
+			db.commitBatch(batch)
+			continue
+		}
+		if closed {
+			return
+		}
+		if wait > 0 {
+			timer.Reset(wait)
+			select {
+			case <-db.queue.wake:
+			case <-timer.C:
+			}
+		}
+	}
+}
+
+// commitBatch runs the batch in one transaction, leaving out those that fail,
+// and tells each how it ended.
+func (db *DB) commitBatch(batch []*mutation) {
+	db.writer.Lock()
+	defer db.writer.Unlock()
+	for len(batch) > 0 {
+		done, culprit, err := db.tryBatch(batch)
+		if culprit == nil {
+			for _, m := range done {
+				if err == nil && m.err == nil && m.committed != nil {
+					m.committed()
+				}
+				if m.err == nil {
+					m.err = err
+				}
+				close(m.done)
+			}
+			return
+		}
+		culprit.err = err
+		close(culprit.done)
+		batch = without(batch, culprit)
+	}
+}
+
+// tryBatch runs one transaction. If a mutation breaks it, that one is named
+// and nothing has happened; otherwise err is the outcome of the commit, which
+// counts for all that passed their check.
+func (db *DB) tryBatch(batch []*mutation) (done []*mutation, culprit *mutation, err error) {
+	if err := db.shut(); err != nil {
+		return batch, nil, err
+	}
+	err = db.guard(func() error {
+		tx, err := db.bolt.Begin(true)
+		if err != nil {
+			return db.translate(err)
+		}
+		defer tx.Rollback()
+		changes := 0
+		for _, m := range batch {
+			culprit = m
+			if m.err = m.verify(tx); m.err != nil {
+				continue
+			}
+			if m.apply == nil {
+				continue
+			}
+			if err := m.apply(tx); err != nil {
+				return db.translate(err)
+			}
+			changes++
+		}
+		culprit = nil
+		if changes == 0 {
+			return nil
+		}
+		return db.commit(tx)
+	})
+	return batch, culprit, err
+}
+
+func (m *mutation) verify(tx *bolt.Tx) error {
+	if m.check == nil {
+		return nil
+	}
+	return m.check(tx)
+}
+
+func without(batch []*mutation, m *mutation) []*mutation {
+	rest := make([]*mutation, 0, len(batch)-1)
+	for _, other := range batch {
+		if other != m {
+			rest = append(rest, other)
+		}
+	}
+	return rest
+}
+
+// commit ends a write transaction. Once a flush has failed nobody knows what
+// the disk has: bolt's memory map shows pages that the medium may lack, and
+// the next transaction would build on them. So the handle takes no further
+// writes until the database is opened anew (property T4).
+func (db *DB) commit(tx *bolt.Tx) error {
+	if err := db.crash("before commit"); err != nil {
+		return db.condemn(err)
+	}
+	if err := tx.Commit(); err != nil {
+		if refusedSpace(err) {
+			return fserr.Wrap(err, "write %s", db.path)
+		}
+		return db.condemn(err)
+	}
+	if err := db.crash("after commit"); err != nil {
+		return db.condemn(err)
+	}
+	return nil
+}
+
+// refusedSpace reports whether a commit failed because there is no room for
+// more pages. Nothing was flushed then and the old state stands, so that the
+// store can go on as soon as there is room.
+func refusedSpace(err error) bool {
+	var refused *fs.PathError
+	if !errors.As(err, &refused) || refused.Op != "write" && refused.Op != "truncate" {
+		return false
+	}
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+}
+
+// condemn shuts the handle and returns the error that says so.
+func (db *DB) condemn(cause error) error {
+	err := fmt.Errorf("metadata %s: a write failed, reopen the store: %w: %w", db.path, errdefs.ErrUnavailable, cause)
+	db.condemned.CompareAndSwap(nil, &err)
+	return *db.condemned.Load()
+}
+
+// shut returns why no writes are taken, nil if they are.
+func (db *DB) shut() error {
+	if err := db.condemned.Load(); err != nil {
+		return *err
+	}
+	return nil
+}

@@ -1,0 +1,138 @@
+package metadata
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/cellarstore/cellar"
+)
+
+// borrow decides whether the ingestion takes over content that is there
+// already, and notes it in the table if so. That note keeps the bytes from
+// being collected; it is made before they are looked for.
+func (w *writer) borrow(ctx context.Context, desc ocispec.Descriptor) (*loan, error) {
+	table, e := &w.v.db.ingests, w.e
+	wanted := desc.Digest
+	mine := e.proven && (wanted == "" || wanted == e.record.borrowed)
+	if mine {
+		wanted = e.record.borrowed
+	} else if e.record.borrowed != "" {
+		table.borrow(e, "")
+		w.record = ingestRecord{started: e.since, updated: e.since, total: max(desc.Size, 0), expected: desc.Digest}
+	}
+	if wanted == "" {
+		return nil, nil
+	}
+	if !mine {
+		if lent, err := w.v.mayTakeOver(ctx, wanted); err != nil || !lent {
+			return nil, err
+		}
+		table.borrow(e, wanted)
+	}
+	blob, err := w.v.db.blobInfo(ctx, wanted)
+	if err != nil || desc.Size > 0 && desc.Size != blob.Size {
+		table.borrow(e, "")
+		if errdefs.IsNotFound(err) || errdefs.IsDataLoss(err) {
+			err = nil
+		}
+		return nil, err
+	}
+	return &loan{dgst: wanted, size: blob.Size}, w.dropStored(ctx)
+}
+
+// blobInfo describes bytes while nobody is removing them.
+func (db *DB) blobInfo(ctx context.Context, dgst digest.Digest) (cellar.Info, error) {
+	release, err := db.holdDigest(ctx, dgst)
+	if err != nil {
+		return cellar.Info{}, err
+	}
+	defer release()
+	return db.blobs.Info(ctx, dgst)
+}
+
+// mayTakeOver reports whether the namespace may have dgst without sending it:
+// the policy allows it, or a namespace that lends its content holds it.
+func (v *view) mayTakeOver(ctx context.Context, dgst digest.Digest) (bool, error) {
+	if v.db.opts.Policy == Shared {
+		return true, nil
+	}
+	key, err := keyOf(dgst)
+	if err != nil {
+		return false, err
+	}
+	lent := false
+	err = v.db.read(ctx, func(tx *bolt.Tx) error {
+		lenders := tx.Bucket(bucketLenders).Cursor()
+		for name, _ := lenders.First(); name != nil && !lent; name, _ = lenders.Next() {
+			b := contentBucket(tx, string(name))
+			lent = b != nil && b.Get(key.bytes()) != nil
+		}
+		return nil
+	})
+	return lent, err
+}
+
+// trustworthy makes sure that bytes which are in place, and which no record
+// relies on yet, are right and durable. Where a namespace holds the digest
+// they are: its commit saw to that.
+func (db *DB) trustworthy(ctx context.Context, dgst digest.Digest) error {
+	held, err := db.isHeld(ctx, dgst)
+	if err != nil || held {
+		return err
+	}
+	if err := db.verify(ctx, dgst); err != nil {
+		return err
+	}
+	return db.blobs.Settle(ctx, []digest.Digest{dgst})
+}
+
+func (db *DB) isHeld(ctx context.Context, dgst digest.Digest) (held bool, err error) {
+	key, err := keyOf(dgst)
+	if err != nil {
+		return false, err
+	}
+	err = db.read(ctx, func(tx *bolt.Tx) error {
+		count, err := countHolders(tx, key.bytes())
+		held = count > 0
+		return err
+	})
+	return held, err
+}
+
+// verify hashes the bytes in place under dgst.
+func (db *DB) verify(ctx context.Context, dgst digest.Digest) error {
+	ra, err := db.blobs.ReaderAt(ctx, ocispec.Descriptor{Digest: dgst})
+	if err != nil {
+		return err
+	}
+	defer ra.Close()
+	verifier := dgst.Verifier()
+	if _, err := io.Copy(verifier, cellar.NewReader(ra)); err != nil {
+		return fmt.Errorf("read content %s: %w", dgst, err)
+	}
+	if !verifier.Verified() {
+		return fmt.Errorf("content %s is damaged: %w", dgst, errdefs.ErrDataLoss)
+	}
+	return nil
+}
+
+// inPlace reports whether the bytes under dgst are those of data.
+func (db *DB) inPlace(ctx context.Context, dgst digest.Digest, data []byte) bool {
+	ra, err := db.blobs.ReaderAt(ctx, ocispec.Descriptor{Digest: dgst})
+	if err != nil {
+		return false
+	}
+	defer ra.Close()
+	if ra.Size() != int64(len(data)) {
+		return false
+	}
+	got, err := io.ReadAll(cellar.NewReader(ra))
+	return err == nil && bytes.Equal(got, data)
+}

@@ -1,0 +1,324 @@
+package metadata
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/cellarstore/cellar"
+)
+
+// Small blobs are durable before their files are: their bytes are in the
+// transaction that writes the record, and stay in the database until the file
+// is known to be on disk. docs/crash.md has the argument.
+
+const (
+	// settleBytes and settleCount say how much may gather before files are
+	// flushed, settleDelay how long.
+	settleBytes = 4 << 20
+	settleCount = 1024
+	settleDelay = 3 * time.Second
+	// stagingLimit is when small blobs take the way of large ones, because
+	// flushing does not keep up.
+	stagingLimit = 4 * settleBytes
+)
+
+// staging knows which blobs the database still answers for.
+type staging struct {
+	mu    sync.Mutex
+	blobs map[digest.Digest]stagedBlob
+	bytes int
+
+	wake  chan struct{}
+	quit  chan struct{}
+	ended chan struct{}
+}
+
+// stagedBlob is one entry of the bucket of staged blobs. A blob that is staged
+// again gets a higher sequence, so that flushing the file that was there before
+// does not count for the one that is there now.
+type stagedBlob struct {
+	seq  uint64
+	size int
+}
+
+// stage puts the bytes of a blob into the transaction.
+func stage(tx *bolt.Tx, key, data []byte) (seq uint64, err error) {
+	b := tx.Bucket(bucketStaged)
+	if seq, err = b.NextSequence(); err != nil {
+		return 0, err
+	}
+	value := make([]byte, 0, binary.MaxVarintLen64+len(data))
+	return seq, b.Put(key, append(binary.AppendUvarint(value, seq), data...))
+}
+
+// unstage takes the blob of key out of the transaction if its sequence is
+// still seq.
+func unstage(tx *bolt.Tx, key []byte, seq uint64) error {
+	b := tx.Bucket(bucketStaged)
+	if got, _, err := decodeStaged(b.Get(key)); err != nil || got != seq {
+		return nil //nolint:nilerr // a damaged entry is left for Check
+	}
+	return b.Delete(key)
+}
+
+func decodeStaged(value []byte) (seq uint64, data []byte, err error) {
+	seq, n := binary.Uvarint(value)
+	if n <= 0 {
+		return 0, nil, fmt.Errorf("staged blob of %d bytes: %w", len(value), errdefs.ErrDataLoss)
+	}
+	return seq, value[n:], nil
+}
+
+// add notes a blob whose bytes are durable in the database.
+func (s *staging) add(dgst digest.Digest, seq uint64, size int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.blobs == nil {
+		s.blobs = map[digest.Digest]stagedBlob{}
+	}
+	s.bytes += size - s.blobs[dgst].size
+	s.blobs[dgst] = stagedBlob{seq: seq, size: size}
+	if s.bytes >= settleBytes || len(s.blobs) >= settleCount || len(s.blobs) == 1 {
+		s.signal()
+	}
+}
+
+func (s *staging) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// remove forgets blobs that are no longer staged with that sequence.
+func (s *staging) remove(gone map[digest.Digest]stagedBlob) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for dgst, b := range gone {
+		if s.blobs[dgst].seq == b.seq {
+			s.bytes -= b.size
+			delete(s.blobs, dgst)
+		}
+	}
+}
+
+func (s *staging) snapshot() map[digest.Digest]stagedBlob {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[digest.Digest]stagedBlob, len(s.blobs))
+	for dgst, b := range s.blobs {
+		all[dgst] = b
+	}
+	return all
+}
+
+// full reports whether no more blobs should be staged.
+func (s *staging) full() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes >= stagingLimit
+}
+
+// due says whether it is time to settle.
+func (s *staging) due() (now, later bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes >= settleBytes || len(s.blobs) >= settleCount, len(s.blobs) > 0
+}
+
+// start begins to settle blobs in the background.
+func (s *staging) start(db *DB) {
+	s.wake, s.quit, s.ended = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
+	if _, later := s.due(); later {
+		s.signal()
+	}
+	go s.loop(db)
+}
+
+// stop ends the background work and settles what is left.
+func (s *staging) stop(db *DB) error {
+	close(s.quit)
+	<-s.ended
+	if db.shut() != nil {
+		return nil // the next Open goes on from what is durable
+	}
+	return db.settle(context.Background())
+}
+
+func (s *staging) loop(db *DB) {
+	defer close(s.ended)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.quit:
+			return
+		case <-s.wake:
+			if now, later := s.due(); !now {
+				if later {
+					timer.Reset(settleDelay)
+				}
+				continue
+			}
+		case <-timer.C:
+		}
+		if err := db.settle(context.Background()); err != nil {
+			db.log.Warn("settle staged blobs", "error", err)
+			timer.Reset(settleDelay)
+		}
+	}
+}
+
+// settle flushes the files of staged blobs and takes those out of the database
+// that are on disk now. A file that could not be flushed is written anew from
+// the database and stays staged.
+func (db *DB) settle(ctx context.Context) error {
+	settled := db.staging.snapshot()
+	if len(settled) == 0 {
+		return nil
+	}
+	dgsts := make([]digest.Digest, 0, len(settled))
+	for dgst := range settled {
+		dgsts = append(dgsts, dgst)
+	}
+	err := db.blobs.Settle(ctx, dgsts)
+	failed := settleErrors(err)
+	if err != nil && len(failed) == 0 {
+		return err
+	}
+	for _, f := range failed {
+		delete(settled, f.Digest)
+		if again := db.placeAgain(ctx, f.Digest); again != nil {
+			err = errors.Join(err, again)
+		}
+	}
+	if unstaged := db.unstageAll(ctx, settled); unstaged != nil {
+		return errors.Join(err, unstaged)
+	}
+	return err
+}
+
+// settleErrors finds the SettleErrors in a tree of errors.
+func settleErrors(err error) []*cellar.SettleError {
+	switch e := err.(type) {
+	case nil:
+		return nil
+	case *cellar.SettleError:
+		return []*cellar.SettleError{e}
+	case interface{ Unwrap() []error }:
+		var all []*cellar.SettleError
+		for _, part := range e.Unwrap() {
+			all = append(all, settleErrors(part)...)
+		}
+		return all
+	case interface{ Unwrap() error }:
+		return settleErrors(e.Unwrap())
+	}
+	return nil
+}
+
+// placeAgain writes the file of a staged blob anew, unless nobody holds it any
+// more: then the file may have been collected.
+func (db *DB) placeAgain(ctx context.Context, dgst digest.Digest) error {
+	key, err := keyOf(dgst)
+	if err != nil {
+		return err
+	}
+	release, err := db.holdDigest(ctx, dgst)
+	if err != nil {
+		return err
+	}
+	defer release()
+	var data []byte
+	err = db.read(ctx, func(tx *bolt.Tx) error {
+		count, err := countHolders(tx, key.bytes())
+		if value := tx.Bucket(bucketStaged).Get(key.bytes()); count > 0 && value != nil && err == nil {
+			_, data, err = decodeStaged(value)
+			data = append([]byte{}, data...)
+		}
+		return err
+	})
+	if err != nil || data == nil {
+		return err
+	}
+	return db.blobs.Place(ctx, dgst, data)
+}
+
+func (db *DB) unstageAll(ctx context.Context, settled map[digest.Digest]stagedBlob) error {
+	if len(settled) == 0 {
+		return nil
+	}
+	return db.mutate(ctx, &mutation{
+		apply: func(tx *bolt.Tx) error {
+			for dgst, b := range settled {
+				key, err := keyOf(dgst)
+				if err != nil {
+					return err
+				}
+				if err := unstage(tx, key.bytes(), b.seq); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		committed: func() { db.staging.remove(settled) },
+	})
+}
+
+// replayStaged puts the files of staged blobs right after a crash, which may
+// have left anything under their digests. They stay staged until they are
+// flushed.
+func (db *DB) replayStaged(ctx context.Context) error {
+	type entry struct {
+		dgst digest.Digest
+		data []byte
+	}
+	var entries []entry
+	err := db.read(ctx, func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketStaged).ForEach(func(key, value []byte) error {
+			dgst, err := parseDigestKey(key)
+			if err != nil {
+				return err
+			}
+			seq, data, err := decodeStaged(value)
+			if err != nil {
+				return err
+			}
+			db.staging.restore(dgst, seq, len(data))
+			if count, err := countHolders(tx, key); err != nil || count == 0 {
+				return err
+			}
+			entries = append(entries, entry{dgst, append([]byte(nil), data...)})
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if db.inPlace(ctx, e.dgst, e.data) {
+			continue
+		}
+		if err := db.blobs.Place(ctx, e.dgst, e.data); err != nil {
+			return fmt.Errorf("put small content in place: %w", err)
+		}
+	}
+	return nil
+}
+
+// restore is add for what is found when the database is opened.
+func (s *staging) restore(dgst digest.Digest, seq uint64, size int) {
+	if s.blobs == nil {
+		s.blobs = map[digest.Digest]stagedBlob{}
+	}
+	s.blobs[dgst] = stagedBlob{seq: seq, size: size}
+	s.bytes += size
+}

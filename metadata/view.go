@@ -1,0 +1,193 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/cellarstore/cellar"
+	"github.com/cellarstore/cellar/labels"
+	"github.com/cellarstore/cellar/namespaces"
+)
+
+// view is one namespace as a store.
+type view struct {
+	db *DB
+	ns string
+}
+
+var (
+	_ cellar.Store     = (*view)(nil)
+	_ cellar.RefWaiter = (*view)(nil)
+)
+
+// Namespace returns the store of one namespace. A name that breaks the rules of
+// package namespaces is InvalidArgument. The namespace need not exist: it is
+// there, empty, until the first write makes it. The store also implements
+// [cellar.RefWaiter]; its writers also implement [cellar.Syncer] and
+// io.ReaderFrom.
+func (db *DB) Namespace(name string) (cellar.Store, error) {
+	if err := namespaces.Validate(name); err != nil {
+		return nil, err
+	}
+	return &view{db: db, ns: name}, nil
+}
+
+// ensureNamespace makes the namespace if it is not there.
+func ensureNamespace(tx *bolt.Tx, ns string, now time.Time) error {
+	all := tx.Bucket(bucketNamespaces)
+	if all.Get([]byte(ns)) != nil {
+		return nil
+	}
+	record := namespaceRecord{created: now}
+	return all.Put([]byte(ns), record.encode())
+}
+
+// record reads the record of key, which must be that of dgst.
+func (v *view) record(tx *bolt.Tx, dgst digest.Digest, key []byte) (contentRecord, error) {
+	var value []byte
+	if b := contentBucket(tx, v.ns); b != nil {
+		value = b.Get(key)
+	}
+	if value == nil {
+		return contentRecord{}, v.errNotFound(dgst)
+	}
+	record, err := decodeContent(value)
+	if err != nil {
+		return contentRecord{}, fmt.Errorf("record of %s in %q: %w", dgst, v.ns, err)
+	}
+	return record, nil
+}
+
+func (v *view) errNotFound(dgst digest.Digest) error {
+	return fmt.Errorf("content %s in %q: %w", dgst, v.ns, errdefs.ErrNotFound)
+}
+
+func (v *view) errExists(dgst digest.Digest) error {
+	return fmt.Errorf("content %s in %q: %w", dgst, v.ns, errdefs.ErrAlreadyExists)
+}
+
+func (r *contentRecord) info(dgst digest.Digest) cellar.Info {
+	return cellar.Info{Digest: dgst, Size: r.size, CreatedAt: r.created, UpdatedAt: r.updated, Labels: r.labels}
+}
+
+// keyOf validates a digest that comes from a caller.
+func keyOf(dgst digest.Digest) (digestKey, error) {
+	key, err := newDigestKey(dgst)
+	if err != nil {
+		if invalid := cellar.ValidateDigest(dgst); invalid != nil {
+			err = invalid
+		}
+		return digestKey{}, err
+	}
+	return key, nil
+}
+
+// lookup reads the record of dgst in a transaction of its own.
+func (v *view) lookup(ctx context.Context, dgst digest.Digest) (record contentRecord, err error) {
+	key, err := keyOf(dgst)
+	if err != nil {
+		return contentRecord{}, err
+	}
+	err = v.db.read(ctx, func(tx *bolt.Tx) (err error) {
+		record, err = v.record(tx, dgst, key.bytes())
+		return err
+	})
+	return record, err
+}
+
+// Info implements [cellar.InfoProvider].
+func (v *view) Info(ctx context.Context, dgst digest.Digest) (cellar.Info, error) {
+	record, err := v.lookup(ctx, dgst)
+	if err != nil {
+		return cellar.Info{}, err
+	}
+	return record.info(dgst), nil
+}
+
+// ReaderAt implements [cellar.Provider].
+func (v *view) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (cellar.ReaderAt, error) {
+	record, err := v.lookup(ctx, desc.Digest)
+	if err != nil {
+		return nil, err
+	}
+	ra, err := v.db.blobs.ReaderAt(ctx, ocispec.Descriptor{Digest: desc.Digest})
+	if errdefs.IsNotFound(err) {
+		return nil, v.missing(ctx, desc.Digest, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("content %s in %q: %w", desc.Digest, v.ns, err)
+	}
+	if ra.Size() != record.size {
+		err := fmt.Errorf("content %s in %q has %d bytes, its record says %d: %w", desc.Digest, v.ns, ra.Size(), record.size, errdefs.ErrDataLoss)
+		return nil, errors.Join(err, ra.Close())
+	}
+	return ra, nil
+}
+
+// missing says what it means that there are no bytes for a record that was
+// there: damage, unless the record has gone meanwhile.
+func (v *view) missing(ctx context.Context, dgst digest.Digest, cause error) error {
+	if _, err := v.lookup(ctx, dgst); err != nil {
+		return err
+	}
+	return fmt.Errorf("content %s in %q has a record and no bytes: %w: %v", dgst, v.ns, errdefs.ErrDataLoss, cause)
+}
+
+// Update implements [cellar.Manager].
+func (v *view) Update(ctx context.Context, info cellar.Info, fieldpaths ...string) (cellar.Info, error) {
+	key, err := keyOf(info.Digest)
+	if err != nil {
+		return cellar.Info{}, err
+	}
+	var record contentRecord
+	err = v.db.mutate(ctx, &mutation{
+		check: func(tx *bolt.Tx) (err error) {
+			if record, err = v.record(tx, info.Digest, key.bytes()); err != nil {
+				return err
+			}
+			if record.labels, err = labels.Update(record.labels, info.Labels, fieldpaths...); err != nil {
+				return fmt.Errorf("update content %s in %q: %w", info.Digest, v.ns, err)
+			}
+			record.updated = v.db.now()
+			return nil
+		},
+		apply: func(tx *bolt.Tx) error {
+			return contentBucket(tx, v.ns).Put(key.bytes(), record.encode())
+		},
+	})
+	if err != nil {
+		return cellar.Info{}, err
+	}
+	return record.info(info.Digest), nil
+}
+
+// Delete implements [cellar.Manager].
+func (v *view) Delete(ctx context.Context, dgst digest.Digest) error {
+	key, err := keyOf(dgst)
+	if err != nil {
+		return err
+	}
+	return v.db.mutate(ctx, &mutation{
+		check: func(tx *bolt.Tx) error {
+			// A damaged record must be deletable: only its presence counts.
+			if b := contentBucket(tx, v.ns); b == nil || b.Get(key.bytes()) == nil {
+				return v.errNotFound(dgst)
+			}
+			_, err := countHolders(tx, key.bytes())
+			return err
+		},
+		apply: func(tx *bolt.Tx) error {
+			if err := contentBucket(tx, v.ns).Delete(key.bytes()); err != nil {
+				return err
+			}
+			return dropHolder(tx, key.bytes())
+		},
+	})
+}

@@ -1,0 +1,503 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cellarstore/cellar"
+)
+
+// smallBlob is the length up to which content is kept in memory while it is
+// written and made durable inside the metadata transaction.
+const smallBlob = 64 << 10
+
+// writer is an open ingestion of one namespace. Its bytes are in one of three
+// places: in memory while they are few, in an ingestion of the raw store, or,
+// when it has taken over content that is there already, nowhere of its own.
+type writer struct {
+	v   *view
+	e   *ingest
+	alg digest.Algorithm
+	// deletions is how often the namespace had been deleted when the writer
+	// was opened.
+	deletions int
+
+	mu     sync.Mutex
+	state  writerState
+	record ingestRecord
+	err    error // why no bytes are taken any more, while the writer is open
+
+	small *smallBody
+	raw   cellar.Writer
+	loan  *loan
+}
+
+type writerState int
+
+const (
+	writerOpen writerState = iota
+	writerClosed
+	writerAborted
+)
+
+var (
+	_ cellar.Writer = (*writer)(nil)
+	_ cellar.Syncer = (*writer)(nil)
+	_ io.ReaderFrom = (*writer)(nil)
+)
+
+// smallBody is an ingestion in memory.
+type smallBody struct {
+	alg  digest.Algorithm
+	data []byte
+	hash hash.Hash
+}
+
+func newSmallBody(alg digest.Algorithm) *smallBody {
+	return &smallBody{alg: alg, hash: alg.Hash()}
+}
+
+func (b *smallBody) write(p []byte) {
+	b.data = append(b.data, p...)
+	_, _ = b.hash.Write(p) // never fails
+}
+
+func (b *smallBody) digest() digest.Digest { return digest.NewDigest(b.alg, b.hash) }
+
+// loan is content that an ingestion has taken over instead of being sent it.
+type loan struct {
+	dgst digest.Digest
+	size int64
+}
+
+// Writer implements [cellar.Ingester].
+func (v *view) Writer(ctx context.Context, opts ...cellar.WriterOpt) (cellar.Writer, error) {
+	var o cellar.WriterOpts
+	for _, opt := range opts {
+		if err := opt(&o); err != nil {
+			return nil, err
+		}
+	}
+	if err := v.admit(ctx, o); err != nil {
+		return nil, err
+	}
+	now := v.db.now()
+	w := &writer{v: v, alg: digest.SHA256, deletions: v.db.deletions.of(v.ns)}
+	if o.Desc.Digest != "" {
+		w.alg = o.Desc.Digest.Algorithm()
+	}
+	e, err := v.db.ingests.acquire(ingestKey{v.ns, o.Ref}, w, now)
+	if err != nil {
+		return nil, err
+	}
+	w.e = e
+	w.mu.Lock() // an Abort may have found the writer already
+	defer w.mu.Unlock()
+	if err := w.open(ctx, o.Desc); err != nil {
+		v.db.ingests.release(e, w, e.stored || e.record.borrowed != "")
+		w.state = writerClosed
+		return nil, err
+	}
+	return w, nil
+}
+
+// admit refuses a write before anything of it exists.
+func (v *view) admit(ctx context.Context, o cellar.WriterOpts) error {
+	if err := cellar.ValidateRef(o.Ref); err != nil {
+		return err
+	}
+	if err := errors.Join(v.db.ready(ctx), v.db.shut()); err != nil {
+		return err
+	}
+	if o.Desc.Digest == "" {
+		return nil
+	}
+	sound, err := v.holds(ctx, o.Desc.Digest)
+	if err != nil {
+		return err
+	}
+	if sound {
+		return v.errExists(o.Desc.Digest)
+	}
+	return nil
+}
+
+// holds reports whether the namespace has dgst with bytes of the right length.
+// If the bytes are missing or cut, writing the content again mends it.
+func (v *view) holds(ctx context.Context, dgst digest.Digest) (bool, error) {
+	record, err := v.lookup(ctx, dgst)
+	if errdefs.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil && !errdefs.IsDataLoss(err) {
+		return false, err
+	}
+	blob, rawErr := v.db.blobs.Info(ctx, dgst)
+	if rawErr != nil && !errdefs.IsNotFound(rawErr) && !errdefs.IsDataLoss(rawErr) {
+		return false, rawErr
+	}
+	return err == nil && rawErr == nil && blob.Size == record.size, nil
+}
+
+// open finds where the bytes of the ingestion are, or will be.
+func (w *writer) open(ctx context.Context, desc ocispec.Descriptor) error {
+	if err := w.restart(ctx, desc.Size); err != nil {
+		return err
+	}
+	if w.record.total == 0 && !w.e.stored {
+		w.record.total = max(desc.Size, 0)
+	}
+	if desc.Digest != "" {
+		w.record.expected = desc.Digest
+	}
+	lent, err := w.borrow(ctx, desc)
+	switch {
+	case err != nil:
+		return err
+	case lent != nil:
+		w.lend(lent)
+	case w.e.stored || desc.Size > smallBlob || !stages(w.v.db.blobs):
+		return w.openRaw(ctx)
+	default:
+		w.small = newSmallBody(w.alg)
+	}
+	return nil
+}
+
+// restart drops what an ingestion has from before if it was of another size,
+// and forgets a loan: whether it still stands is decided anew.
+func (w *writer) restart(ctx context.Context, size int64) error {
+	e := w.e
+	w.record = e.record
+	if w.record.total > 0 && size > 0 && w.record.total != size {
+		if err := w.dropStored(ctx); err != nil {
+			return err
+		}
+		w.v.db.ingests.borrow(e, "")
+		w.record = ingestRecord{started: e.since, updated: e.since}
+	}
+	return nil
+}
+
+func (w *writer) dropStored(ctx context.Context) error {
+	if !w.e.stored {
+		return nil
+	}
+	if err := w.v.db.blobs.Abort(ctx, w.e.key.rawRef()); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	w.setStored(false)
+	return nil
+}
+
+func (w *writer) setStored(stored bool) {
+	w.v.db.ingests.mu.Lock()
+	defer w.v.db.ingests.mu.Unlock()
+	w.e.stored = stored
+}
+
+// lend makes the ingestion one that has all of the content already.
+func (w *writer) lend(l *loan) {
+	w.loan = l
+	w.record.total, w.record.expected = l.size, l.dgst
+	w.record.started, w.record.updated = w.e.since, w.e.since
+	w.v.db.saveIngest(w.e.key)
+}
+
+// openRaw opens the ingestion in the raw store.
+func (w *writer) openRaw(ctx context.Context) error {
+	raw, err := w.v.db.blobs.Ingest(ctx, w.e.key.rawRef(), w.record.total, w.alg)
+	if err != nil {
+		return fmt.Errorf("open ingestion %s in %q: %w", cellar.Shorten(w.e.key.ref), w.v.ns, err)
+	}
+	w.raw = raw
+	w.setStored(true)
+	w.v.db.saveIngest(w.e.key)
+	return nil
+}
+
+// Write implements io.Writer.
+func (w *writer) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.writable(); err != nil {
+		return 0, err
+	}
+	if w.loan != nil {
+		if len(p) == 0 {
+			return 0, nil
+		}
+		if err := w.unshare(context.Background()); err != nil {
+			return 0, err
+		}
+	}
+	w.record.updated = w.v.db.now()
+	if w.small != nil {
+		if len(w.small.data)+len(p) <= smallBlob {
+			w.small.write(p)
+			return len(p), nil
+		}
+		if err := w.spill(context.Background()); err != nil {
+			return 0, err
+		}
+	}
+	return w.raw.Write(p)
+}
+
+// ReadFrom implements io.ReaderFrom: a file that is read from its start is
+// handed to the raw store, which may have a faster way than copying.
+func (w *writer) ReadFrom(r io.Reader) (int64, error) {
+	if f, ok := r.(*os.File); ok {
+		if n, err, done := w.readFile(f); done {
+			return n, err
+		}
+	}
+	return io.Copy(struct{ io.Writer }{w}, struct{ io.Reader }{r})
+}
+
+func (w *writer) readFile(f *os.File) (n int64, err error, done bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.writable() != nil || w.loan != nil {
+		return 0, nil, false
+	}
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || w.small != nil && info.Size() <= smallBlob {
+		return 0, nil, false
+	}
+	if w.small != nil {
+		if err := w.spill(context.Background()); err != nil {
+			return 0, err, true
+		}
+	}
+	from, ok := w.raw.(io.ReaderFrom)
+	if !ok {
+		return 0, nil, false
+	}
+	w.record.updated = w.v.db.now()
+	n, err = from.ReadFrom(f)
+	w.record.updated = w.v.db.now()
+	return n, err, true
+}
+
+// spill moves bytes from memory into the raw store.
+func (w *writer) spill(ctx context.Context) error {
+	if err := w.openRaw(ctx); err != nil {
+		return err
+	}
+	data := w.small.data
+	w.small = nil
+	if _, err := w.raw.Write(data); err != nil {
+		return w.fail(fmt.Errorf("ingestion %s in %q: %w", cellar.Shorten(w.e.key.ref), w.v.ns, err))
+	}
+	return nil
+}
+
+// fail remembers that bytes which were taken can't be relied on any more.
+func (w *writer) fail(err error) error {
+	w.err = err
+	return err
+}
+
+// unshare gives an ingestion that took over content bytes of its own.
+func (w *writer) unshare(ctx context.Context) error {
+	ra, err := w.v.db.blobs.ReaderAt(ctx, ocispec.Descriptor{Digest: w.loan.dgst})
+	if err != nil {
+		return fmt.Errorf("take over %s in %q: %w", w.loan.dgst, w.v.ns, err)
+	}
+	defer ra.Close()
+	if err := w.openRaw(ctx); err != nil {
+		return err
+	}
+	w.loan = nil
+	w.v.db.ingests.borrow(w.e, "")
+	if _, err := io.Copy(struct{ io.Writer }{w.raw}, cellar.NewReader(ra)); err != nil {
+		return w.fail(fmt.Errorf("take over content in %q: %w", w.v.ns, err))
+	}
+	return nil
+}
+
+// Truncate implements [cellar.Writer].
+func (w *writer) Truncate(size int64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.state == writerOpen && size != 0 {
+		return fmt.Errorf("truncate ingestion %s to %d: only 0 is possible: %w", cellar.Shorten(w.e.key.ref), size, errdefs.ErrInvalidArgument)
+	}
+	if err := w.usable(); err != nil {
+		return err
+	}
+	if w.raw != nil {
+		if err := w.raw.Truncate(0); err != nil {
+			return err
+		}
+		w.err = nil
+		return nil
+	}
+	if w.loan != nil {
+		w.loan = nil
+		w.v.db.ingests.borrow(w.e, "")
+	}
+	w.err = nil
+	if !stages(w.v.db.blobs) {
+		return w.openRaw(context.Background())
+	}
+	w.small = newSmallBody(w.alg)
+	return nil
+}
+
+// usable returns why the writer is not open.
+func (w *writer) usable() error {
+	switch w.state {
+	case writerClosed:
+		return fmt.Errorf("writer is closed: %w: %w", errdefs.ErrFailedPrecondition, os.ErrClosed)
+	case writerAborted:
+		return fmt.Errorf("ingestion was aborted: %w", errdefs.ErrAborted)
+	}
+	return nil
+}
+
+// writable returns why no bytes are taken.
+func (w *writer) writable() error {
+	if err := w.usable(); err != nil {
+		return err
+	}
+	return w.err
+}
+
+// Digest implements [cellar.Writer].
+func (w *writer) Digest() digest.Digest {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.digest()
+}
+
+func (w *writer) digest() digest.Digest {
+	switch {
+	case w.loan != nil:
+		return w.loan.dgst
+	case w.small != nil:
+		return w.small.digest()
+	case w.raw != nil:
+		return w.raw.Digest()
+	}
+	return ""
+}
+
+func (w *writer) offset() int64 {
+	switch {
+	case w.loan != nil:
+		return w.loan.size
+	case w.small != nil:
+		return int64(len(w.small.data))
+	case w.raw != nil:
+		if status, err := w.raw.Status(); err == nil {
+			return status.Offset
+		}
+	}
+	return 0
+}
+
+// Status implements [cellar.Writer].
+func (w *writer) Status() (cellar.Status, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.record.status(w.e.key.ref, w.offset()), nil
+}
+
+// visibleStatus describes the ingestion to others, unless there is nothing to
+// be seen of it.
+func (w *writer) visibleStatus() (cellar.Status, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.e == nil || w.state != writerOpen || w.loan != nil {
+		return cellar.Status{}, false
+	}
+	return w.record.status(w.e.key.ref, w.offset()), true
+}
+
+// Sync implements [cellar.Syncer].
+func (w *writer) Sync() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.writable(); err != nil || w.loan != nil {
+		return err
+	}
+	if w.small != nil {
+		if err := w.spill(context.Background()); err != nil {
+			return err
+		}
+	}
+	if syncer, ok := w.raw.(cellar.Syncer); ok {
+		return syncer.Sync()
+	}
+	return nil
+}
+
+// Close implements io.Closer.
+func (w *writer) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.state != writerOpen {
+		return nil
+	}
+	return w.leave()
+}
+
+// leave closes the writer so that its ingestion can be resumed.
+func (w *writer) leave() error {
+	w.state = writerClosed
+	var err error
+	if w.small != nil {
+		body := w.small
+		err = w.spill(context.Background())
+		defer func() { w.small = body }() // Status and Digest still answer
+	}
+	offset, keep := w.offset(), w.loan != nil
+	if w.raw != nil {
+		err = errors.Join(err, w.raw.Close())
+		// What is left is for the raw store to say: a failed flush leaves nothing.
+		if status, gone := w.v.db.blobs.Status(context.Background(), w.e.key.rawRef()); gone == nil {
+			offset, keep = status.Offset, true
+		}
+	}
+	w.store(offset)
+	w.v.db.ingests.release(w.e, w, keep)
+	w.v.db.saveIngest(w.e.key)
+	return err
+}
+
+// store puts what the writer knows into the table's entry.
+func (w *writer) store(offset int64) {
+	t := &w.v.db.ingests
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w.record.expires = w.v.db.now().Add(w.v.db.opts.IngestExpiry)
+	w.record.borrowed = w.e.record.borrowed
+	w.e.record, w.e.offset = w.record, offset
+}
+
+// revoke ends the writer because its ingestion is aborted. It reports whether
+// there was anything to abort.
+func (w *writer) revoke(ctx context.Context) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.state != writerOpen {
+		return false, nil
+	}
+	w.state = writerAborted
+	err := w.v.db.discard(ctx, w.e, w)
+	if w.raw != nil {
+		_ = w.raw.Close() // its bytes are gone; only its descriptor is left
+	}
+	return true, err
+}

@@ -1,0 +1,275 @@
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cellarstore/cellar"
+)
+
+type writerState int
+
+const (
+	writerOpen writerState = iota
+	writerClosed
+	writerAborted
+)
+
+// modelWriter is a writer of the model. Its tenant's lock guards it.
+type modelWriter struct {
+	t     *tenant
+	ing   *ingestion
+	alg   digest.Algorithm
+	state writerState
+
+	// What it answers when it is not open any more.
+	status cellar.Status
+	digest digest.Digest
+}
+
+func (t *tenant) Writer(ctx context.Context, opts ...cellar.WriterOpt) (cellar.Writer, error) {
+	var o cellar.WriterOpts
+	for _, opt := range opts {
+		if err := opt(&o); err != nil {
+			return nil, err
+		}
+	}
+	if err := cellar.ValidateRef(o.Ref); err != nil {
+		return nil, err
+	}
+	var dgsts []digest.Digest
+	alg := digest.SHA256
+	if o.Desc.Digest != "" {
+		dgsts = append(dgsts, o.Desc.Digest)
+	}
+	if err := t.start(ctx, dgsts...); err != nil {
+		return nil, err
+	}
+	defer t.m.mu.Unlock()
+	if o.Desc.Digest != "" {
+		alg = o.Desc.Digest.Algorithm()
+	}
+	if _, ok := t.content[o.Desc.Digest]; ok {
+		return nil, fmt.Errorf("content %s in %q: %w", o.Desc.Digest, t.name, errdefs.ErrAlreadyExists)
+	}
+	ing := t.ingests[o.Ref]
+	if ing != nil && ing.writer != nil {
+		return nil, &cellar.LockedError{Ref: o.Ref, Since: ing.since}
+	}
+	ing = t.resume(ing, o)
+	w := &modelWriter{t: t, ing: ing, alg: alg}
+	ing.writer, ing.since = w, t.m.now()
+	t.ingests[o.Ref] = ing
+	return w, nil
+}
+
+// resume returns the ingestion that a writer opened with o works on: left if
+// that can be continued, otherwise a new one.
+func (t *tenant) resume(left *ingestion, o cellar.WriterOpts) *ingestion {
+	now, total := t.m.now(), max(o.Desc.Size, 0)
+	fresh := &ingestion{status: cellar.Status{Ref: o.Ref, Total: total, Expected: o.Desc.Digest, StartedAt: now, UpdatedAt: now}}
+	if size, ok := t.mayAdopt(o.Desc); ok {
+		fresh.adopted, fresh.status.Total = o.Desc.Digest, size
+		return fresh
+	}
+	switch {
+	case left == nil, left.adopted != "":
+		return fresh
+	case left.status.Total > 0 && total > 0 && left.status.Total != total:
+		return fresh
+	}
+	if o.Desc.Digest != "" {
+		left.status.Expected = o.Desc.Digest
+	}
+	return left
+}
+
+// mayAdopt tells whether the tenant may have the content without sending it,
+// and its size: the pool has it in the size that is asked for, and either the
+// policy is to share, or a namespace that holds it lends.
+func (t *tenant) mayAdopt(desc ocispec.Descriptor) (int64, bool) {
+	p, ok := t.m.pool[desc.Digest]
+	size := int64(len(p))
+	if !ok || desc.Size > 0 && desc.Size != size {
+		return 0, false
+	}
+	lent := t.m.rules.Shared
+	for _, other := range t.m.tenants {
+		_, holds := other.content[desc.Digest]
+		lent = lent || holds && other.labels["containerd.io/namespace.shareable"] == "true"
+	}
+	return size, lent
+}
+
+// usable returns why the writer takes no more calls.
+func (w *modelWriter) usable() error {
+	switch w.state {
+	case writerClosed:
+		return fmt.Errorf("writer is closed: %w: %w", errdefs.ErrFailedPrecondition, os.ErrClosed)
+	case writerAborted:
+		return fmt.Errorf("ingestion was aborted: %w", errdefs.ErrAborted)
+	}
+	return nil
+}
+
+// end closes the writer and frees its ref. The caller holds the lock.
+func (w *modelWriter) end(state writerState) {
+	w.status, w.digest = w.t.m.statusOf(w.ing), w.sum()
+	w.state = state
+	w.t.m.free(w.ing)
+}
+
+// sum is the digest of the bytes so far.
+func (w *modelWriter) sum() digest.Digest {
+	if w.ing.adopted != "" {
+		return w.ing.adopted
+	}
+	return w.alg.FromBytes(w.ing.data)
+}
+
+func (w *modelWriter) Write(p []byte) (int, error) {
+	w.t.m.mu.Lock()
+	defer w.t.m.mu.Unlock()
+	if err := w.usable(); err != nil {
+		return 0, err
+	}
+	if w.ing.adopted != "" {
+		if len(p) == 0 {
+			return 0, nil
+		}
+		content, ok := w.t.m.pool[w.ing.adopted]
+		if !ok {
+			return 0, w.t.missing(w.ing.adopted)
+		}
+		w.ing.data, w.ing.adopted = []byte(content), ""
+	}
+	w.ing.data = append(w.ing.data, p...)
+	w.ing.status.UpdatedAt = w.t.m.now()
+	return len(p), nil
+}
+
+func (w *modelWriter) Truncate(size int64) error {
+	w.t.m.mu.Lock()
+	defer w.t.m.mu.Unlock()
+	if err := w.usable(); err != nil {
+		return err
+	}
+	if size != 0 {
+		return fmt.Errorf("truncate to %d: %w", size, errdefs.ErrInvalidArgument)
+	}
+	w.ing.data, w.ing.adopted = nil, ""
+	return nil
+}
+
+func (w *modelWriter) Close() error {
+	w.t.m.mu.Lock()
+	defer w.t.m.mu.Unlock()
+	if w.state == writerOpen {
+		w.end(writerClosed)
+	}
+	return nil
+}
+
+func (w *modelWriter) Digest() digest.Digest {
+	w.t.m.mu.Lock()
+	defer w.t.m.mu.Unlock()
+	if w.state != writerOpen {
+		return w.digest
+	}
+	return w.sum()
+}
+
+func (w *modelWriter) Status() (cellar.Status, error) {
+	w.t.m.mu.Lock()
+	defer w.t.m.mu.Unlock()
+	if w.state != writerOpen {
+		return w.status, nil
+	}
+	return w.t.m.statusOf(w.ing), nil
+}
+
+// Sync implements [cellar.Syncer]: there is nothing to be made durable.
+func (w *modelWriter) Sync() error {
+	w.t.m.mu.Lock()
+	defer w.t.m.mu.Unlock()
+	return w.usable()
+}
+
+func (w *modelWriter) Commit(ctx context.Context, size int64, expected digest.Digest, opts ...cellar.Opt) error {
+	w.t.m.mu.Lock()
+	defer w.t.m.mu.Unlock()
+	if err := w.usable(); err != nil {
+		return err
+	}
+	info, err := w.propose(ctx, size, expected, opts)
+	w.end(writerClosed)
+	if err != nil {
+		return err
+	}
+	delete(w.t.ingests, w.status.Ref)
+	w.digest = info.Digest
+	if _, ok := w.t.content[info.Digest]; ok {
+		return fmt.Errorf("content %s in %q: %w", info.Digest, w.t.name, errdefs.ErrAlreadyExists)
+	}
+	w.t.content[info.Digest] = info
+	if w.ing.adopted == "" {
+		w.t.m.pool[info.Digest] = string(w.ing.data)
+	}
+	return nil
+}
+
+// propose describes what a commit makes, or says why it can't be.
+func (w *modelWriter) propose(ctx context.Context, size int64, expected digest.Digest, opts []cellar.Opt) (cellar.Info, error) {
+	var info cellar.Info
+	if err := ctx.Err(); err != nil {
+		return info, err
+	}
+	for _, opt := range opts {
+		if err := opt(&info); err != nil {
+			return info, err
+		}
+	}
+	kept, err := keep(info.Labels)
+	if w.t.m.rules.NoLabels {
+		kept, err = nil, nil
+	}
+	if err != nil {
+		return info, err
+	}
+	dgst, err := w.verify(size, expected)
+	now := w.t.m.now()
+	return cellar.Info{Digest: dgst, Size: w.t.m.statusOf(w.ing).Offset, CreatedAt: now, UpdatedAt: now, Labels: kept}, err
+}
+
+// verify compares the ingestion with what is expected of it, and returns the
+// digest that it has.
+func (w *modelWriter) verify(size int64, expected digest.Digest) (digest.Digest, error) {
+	have := w.t.m.statusOf(w.ing).Offset
+	if size < 0 {
+		return "", fmt.Errorf("commit of %d bytes: %w", size, errdefs.ErrInvalidArgument)
+	}
+	if size > 0 && size != have {
+		return "", fmt.Errorf("ingestion has %d bytes, not %d: %w", have, size, errdefs.ErrFailedPrecondition)
+	}
+	dgst := w.sum()
+	if expected != "" {
+		if err := cellar.ValidateDigest(expected); err != nil {
+			return "", err
+		}
+		if w.ing.adopted == "" {
+			dgst = expected.Algorithm().FromBytes(w.ing.data)
+		}
+		if dgst != expected {
+			return "", fmt.Errorf("ingestion has digest %s, not %s: %w", dgst, expected, errdefs.ErrFailedPrecondition)
+		}
+	}
+	if _, ok := w.t.m.pool[w.ing.adopted]; w.ing.adopted != "" && !ok {
+		return "", w.t.missing(w.ing.adopted)
+	}
+	return dgst, nil
+}

@@ -121,7 +121,7 @@ func parseAge(s string) (time.Duration, bool) {
 	return time.Duration(sum), true
 }
 
-// timeUnits are the units of ages; none begins another that comes after it.
+// timeUnits are the units of ages; one that begins another comes after it.
 var timeUnits = [...]struct {
 	name string
 	span time.Duration

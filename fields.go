@@ -2,58 +2,74 @@ package cellar
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
-// Field returns the value of a field of i as text, for package filters, and
-// whether it is there: digest, size, createdat and updatedat (RFC 3339), or
-// "labels" followed by the key of a label, in one element.
-func (i Info) Field(path []string) (string, bool) {
-	switch fieldName(path) {
-	case "digest":
-		return i.Digest.String(), true
-	case "labels":
-		if len(path) != 2 {
-			return "", false
+// Field returns the value of a field for filters, and whether it is there:
+// "digest", "size", "createdat", "updatedat", and "labels" followed by the key,
+// whose parts are joined by dots. Sizes are decimal, times RFC 3339 in UTC; a
+// time that is zero is not there.
+func (info Info) Field(path []string) (string, bool) {
+	if len(path) > 0 {
+		switch path[0] {
+		case "digest":
+			return info.Digest.String(), true
+		case "labels":
+			value, ok := info.Labels[strings.Join(path[1:], ".")]
+			return value, ok
 		}
-		value, ok := i.Labels[path[1]]
-		return value, ok
 	}
-	return fieldText(i, path)
+	return typedField(info, path)
 }
 
-// FieldNumber returns the value of the field size.
-func (i Info) FieldNumber(path []string) (int64, bool) {
-	return i.Size, fieldName(path) == "size"
+// FieldNumber returns the value of the field that is a number, "size", and
+// whether path names it.
+func (info Info) FieldNumber(path []string) (int64, bool) {
+	if len(path) == 0 || path[0] != "size" {
+		return 0, false
+	}
+	return info.Size, true
 }
 
-// FieldTime returns the value of the fields createdat and updatedat.
-func (i Info) FieldTime(path []string) (time.Time, bool) {
-	switch fieldName(path) {
+// FieldTime returns the value of the fields that are times, "createdat" and
+// "updatedat", and whether path names one that is not zero.
+func (info Info) FieldTime(path []string) (time.Time, bool) {
+	if len(path) == 0 {
+		return time.Time{}, false
+	}
+	var t time.Time
+	switch path[0] {
 	case "createdat":
-		return i.CreatedAt, true
+		t = info.CreatedAt
 	case "updatedat":
-		return i.UpdatedAt, true
+		t = info.UpdatedAt
 	}
-	return time.Time{}, false
+	return t, !t.IsZero()
 }
 
-// Field returns the value of a field of s as text, for package filters, and
-// whether it is there: ref, offset, startedat and updatedat (RFC 3339), and
-// where they are known total and expected.
+// Field returns the value of a field for filters, and whether it is there:
+// "ref", "offset", "total", "expected", "startedat" and "updatedat". What is
+// not known is not there. Numbers are decimal, times RFC 3339 in UTC.
 func (s Status) Field(path []string) (string, bool) {
-	switch fieldName(path) {
-	case "ref":
-		return s.Ref, true
-	case "expected":
-		return s.Expected.String(), s.Expected != ""
+	if len(path) > 0 {
+		switch path[0] {
+		case "ref":
+			return s.Ref, true
+		case "expected":
+			return s.Expected.String(), s.Expected != ""
+		}
 	}
-	return fieldText(s, path)
+	return typedField(s, path)
 }
 
-// FieldNumber returns the value of the fields offset and total.
+// FieldNumber returns the value of the fields that are numbers, "offset" and
+// "total", and whether path names one that is known.
 func (s Status) FieldNumber(path []string) (int64, bool) {
-	switch fieldName(path) {
+	if len(path) == 0 {
+		return 0, false
+	}
+	switch path[0] {
 	case "offset":
 		return s.Offset, true
 	case "total":
@@ -62,31 +78,27 @@ func (s Status) FieldNumber(path []string) (int64, bool) {
 	return 0, false
 }
 
-// FieldTime returns the value of the fields startedat and updatedat.
+// FieldTime returns the value of the fields that are times, "startedat" and
+// "updatedat", and whether path names one that is not zero.
 func (s Status) FieldTime(path []string) (time.Time, bool) {
-	switch fieldName(path) {
+	if len(path) == 0 {
+		return time.Time{}, false
+	}
+	var t time.Time
+	switch path[0] {
 	case "startedat":
-		return s.StartedAt, true
+		t = s.StartedAt
 	case "updatedat":
-		return s.UpdatedAt, true
+		t = s.UpdatedAt
 	}
-	return time.Time{}, false
+	return t, !t.IsZero()
 }
 
-// fieldName is the first element of path; for all fields but the labels it
-// must be the only one.
-func fieldName(path []string) string {
-	if len(path) == 1 || len(path) == 2 && path[0] == "labels" {
-		return path[0]
-	}
-	return ""
-}
-
-// fieldText writes out a number or a time.
-func fieldText(record interface {
-	FieldNumber([]string) (int64, bool)
-	FieldTime([]string) (time.Time, bool)
-}, path []string) (string, bool) {
+// typedField returns a number or time among the fields of a record as text.
+func typedField[T interface {
+	FieldNumber(path []string) (int64, bool)
+	FieldTime(path []string) (time.Time, bool)
+}](record T, path []string) (string, bool) {
 	if n, ok := record.FieldNumber(path); ok {
 		return strconv.FormatInt(n, 10), true
 	}

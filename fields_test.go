@@ -4,58 +4,95 @@ import (
 	"testing"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cellarstore/cellar"
 	"github.com/cellarstore/cellar/filters"
 )
 
+// typed is all that a record can offer to filters.
+type typed interface {
+	filters.Fielder
+	filters.NumberFielder
+	filters.TimeFielder
+}
+
 var (
-	_ filters.NumberFielder = cellar.Info{}
-	_ filters.TimeFielder   = cellar.Info{}
-	_ filters.NumberFielder = cellar.Status{}
-	_ filters.TimeFielder   = cellar.Status{}
+	_ typed = (*cellar.Info)(nil)
+	_ typed = (*cellar.Status)(nil)
 )
 
-// Info and Status have exactly the fields that filters may name, and show the
-// same value as text, number and time.
 func TestFields(t *testing.T) {
-	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
-	later := at.Add(time.Hour)
-	info := cellar.Info{Digest: digest.FromString("x"), Size: 7, CreatedAt: at, UpdatedAt: later, Labels: map[string]string{"a.b": "v", "": "odd"}}
-	status := cellar.Status{Ref: "r", Offset: 3, Total: 9, Expected: digest.FromString("y"), StartedAt: at, UpdatedAt: later}
+	// Each field of a record is text, and a number or time where it is one;
+	// what is not known is not there.
+	at := time.Date(2026, 5, 1, 10, 0, 0, 5, time.FixedZone("", 7200))
+	info := &cellar.Info{Digest: "sha256:x", Size: 3, CreatedAt: at, Labels: map[string]string{"a": "1", "b.c": "2"}}
+	status := &cellar.Status{Ref: "r", Offset: 7, Total: 9, Expected: "sha256:y", StartedAt: at, UpdatedAt: at}
+	const text = "2026-05-01T08:00:00.000000005Z"
 	for _, tc := range []struct {
-		record filters.Fielder
-		path   []string
-		want   string
-		there  bool
+		record       typed
+		path         []string
+		want         string
+		number, time bool
 	}{
-		{info, []string{"digest"}, digest.FromString("x").String(), true},
-		{info, []string{"size"}, "7", true},
-		{info, []string{"createdat"}, "2026-01-02T03:04:05.000000006Z", true},
-		{info, []string{"updatedat"}, "2026-01-02T04:04:05.000000006Z", true},
-		{info, []string{"labels", "a.b"}, "v", true},
-		{info, []string{"labels", "a"}, "", false},
-		{info, []string{"labels"}, "", false},
-		{info, []string{"size", "x"}, "", false},
-		{info, []string{"ref"}, "", false},
-		{info, nil, "", false},
-		{status, []string{"ref"}, "r", true},
-		{status, []string{"offset"}, "3", true},
-		{status, []string{"total"}, "9", true},
-		{status, []string{"expected"}, digest.FromString("y").String(), true},
-		{status, []string{"startedat"}, "2026-01-02T03:04:05.000000006Z", true},
-		{status, []string{"updatedat"}, "2026-01-02T04:04:05.000000006Z", true},
-		{status, []string{"ref", "x"}, "", false},
-		{status, []string{"labels", "a"}, "", false},
-		{cellar.Status{}, []string{"total"}, "", false},
-		{cellar.Status{}, []string{"expected"}, "", false},
+		{info, []string{"digest"}, "sha256:x", false, false},
+		{info, []string{"digest", "more"}, "sha256:x", false, false},
+		{info, []string{"size"}, "3", true, false},
+		{&cellar.Info{}, []string{"size"}, "0", true, false},
+		{info, []string{"createdat"}, text, false, true},
+		{info, []string{"labels", "a"}, "1", false, false},
+		{info, []string{"labels", "b.c"}, "2", false, false},
+		{info, []string{"labels", "b", "c"}, "2", false, false},
+		{status, []string{"ref"}, "r", false, false},
+		{status, []string{"offset"}, "7", true, false},
+		{&cellar.Status{}, []string{"offset"}, "0", true, false},
+		{status, []string{"total"}, "9", true, false},
+		{status, []string{"expected"}, "sha256:y", false, false},
+		{status, []string{"startedat"}, text, false, true},
+		{status, []string{"updatedat"}, text, false, true},
 	} {
-		got, there := tc.record.Field(tc.path)
-		require.Equal(t, tc.there, there, "%v", tc.path)
-		if there {
-			require.Equal(t, tc.want, got, "%v", tc.path)
-		}
+		value, ok := tc.record.Field(tc.path)
+		require.True(t, ok, "%T %q", tc.record, tc.path)
+		require.Equal(t, tc.want, value, "%T %q", tc.record, tc.path)
+		_, ok = tc.record.FieldNumber(tc.path)
+		require.Equal(t, tc.number, ok, "%T %q", tc.record, tc.path)
+		got, ok := tc.record.FieldTime(tc.path)
+		require.Equal(t, tc.time, ok, "%T %q", tc.record, tc.path)
+		require.True(t, !ok || got.Equal(at))
 	}
+	for _, tc := range []struct {
+		record typed
+		path   []string
+	}{
+		{info, nil}, {info, []string{"updatedat"}}, {info, []string{"labels"}}, {info, []string{"labels", "z"}}, {info, []string{"Size"}}, {info, []string{"ref"}},
+		{status, nil}, {status, []string{"digest"}}, {status, []string{"labels", "a"}},
+		{&cellar.Status{}, []string{"total"}}, {&cellar.Status{}, []string{"expected"}}, {&cellar.Status{}, []string{"startedat"}},
+	} {
+		_, ok := tc.record.Field(tc.path)
+		require.False(t, ok, "%T %q", tc.record, tc.path)
+		_, ok = tc.record.FieldNumber(tc.path)
+		require.False(t, ok, "%T %q", tc.record, tc.path)
+		_, ok = tc.record.FieldTime(tc.path)
+		require.False(t, ok, "%T %q", tc.record, tc.path)
+	}
+}
+
+func TestFiltersMatchContent(t *testing.T) {
+	// Sizes and times of content can be asked for, without allocating.
+	info := &cellar.Info{
+		Digest: "sha256:x", Size: 10 << 20, CreatedAt: time.Date(2026, 5, 1, 10, 0, 0, 0, time.UTC),
+		Labels: map[string]string{"containerd.io/gc.root": "1"},
+	}
+	for _, list := range [][]string{
+		{"size>=10MiB"}, {"size==10MiB,createdat>2026-04,createdat<2026-05-02"}, {"labels.containerd.io/gc.root"},
+		{"nope", "digest==sha256:x"}, {"size!=5"}, {"createdat~=^2026-05-01T10:00:00Z$"}, {"updatedat~=^$"},
+	} {
+		f, err := filters.ParseAll(list...)
+		require.NoError(t, err)
+		require.True(t, f.Match(info), "%q", list)
+	}
+	f, err := filters.ParseAll("size<3", "createdat<2020", "updatedat", "labels.app==web", "digest~=y", "size==3", "createdat==2026-01-01")
+	require.NoError(t, err)
+	require.False(t, f.Match(info))
+	require.Zero(t, testing.AllocsPerRun(100, func() { f.Match(info) }))
 }

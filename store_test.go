@@ -14,6 +14,9 @@ func TestModel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tenancy := storetest.ModelTenancy(rules)
 			storetest.Run(t, tenancy.Implementation())
+			if !rules.NoLabels {
+				storetest.RunTenants(t, tenancy)
+			}
 		})
 	}
 }

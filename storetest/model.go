@@ -17,6 +17,7 @@ import (
 	"github.com/cellarstore/cellar"
 	"github.com/cellarstore/cellar/filters"
 	"github.com/cellarstore/cellar/labels"
+	"github.com/cellarstore/cellar/namespaces"
 )
 
 // Rules are what stores may differ in.
@@ -67,8 +68,16 @@ func NewModel(rules Rules) *Model {
 	return &Model{rules: rules, pool: map[digest.Digest]string{}, tenants: map[string]*tenant{}, freed: make(chan struct{})}
 }
 
-// Namespace returns the store of one namespace.
-func (m *Model) Namespace(name string) cellar.Store {
+// Namespace returns the store of one namespace. A name that breaks the rules
+// of package namespaces is InvalidArgument.
+func (m *Model) Namespace(name string) (cellar.Store, error) {
+	if err := namespaces.Validate(name); err != nil {
+		return nil, err
+	}
+	return m.tenant(name), nil
+}
+
+func (m *Model) tenant(name string) *tenant {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t, ok := m.tenants[name]
@@ -81,7 +90,7 @@ func (m *Model) Namespace(name string) cellar.Store {
 
 // SetLabel sets a label of a namespace, or removes it where value is empty.
 func (m *Model) SetLabel(name, key, value string) {
-	t := m.Namespace(name).(*tenant)
+	t := m.tenant(name)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if value == "" {
@@ -93,7 +102,10 @@ func (m *Model) SetLabel(name, key, value string) {
 
 // Collect removes from the pool what no namespace holds and no ingestion has
 // taken over.
-func (m *Model) Collect() {
+func (m *Model) Collect(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	needed := map[digest.Digest]bool{}
@@ -106,6 +118,7 @@ func (m *Model) Collect() {
 		}
 	}
 	maps.DeleteFunc(m.pool, func(dgst digest.Digest, _ string) bool { return !needed[dgst] })
+	return nil
 }
 
 // Pool returns the digests whose bytes are kept, in order.
@@ -171,6 +184,9 @@ func (t *tenant) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (cellar.
 	}
 	return modelReader{strings.NewReader(t.m.pool[desc.Digest])}, nil
 }
+
+// memoryReader reads p.
+func memoryReader(p []byte) cellar.ReaderAt { return modelReader{strings.NewReader(string(p))} }
 
 // modelReader reads content that the pool may have dropped meanwhile.
 type modelReader struct{ io.ReaderAt }

@@ -78,16 +78,13 @@ func ModelTenancy(rules Rules) Tenancy {
 // resumed, and the model can be opened again.
 func (m *Model) Open() Pool {
 	return Pool{
-		Namespace: func(name string) (cellar.Store, error) { return m.Namespace(name), nil },
+		Namespace: m.Namespace,
 		SetLabel: func(_ context.Context, name, key, value string) error {
 			m.SetLabel(name, key, value)
 			return nil
 		},
-		Collect: func(context.Context) error {
-			m.Collect()
-			return nil
-		},
-		Blobs: func(context.Context) ([]digest.Digest, error) { return m.Pool(), nil },
+		Collect: m.Collect,
+		Blobs:   func(context.Context) ([]digest.Digest, error) { return m.Pool(), nil },
 		Close: func() error {
 			m.leaveAll()
 			return nil

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/cellarstore/cellar"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	"github.com/spf13/cobra"
+)
+
+// minPrefix is how many characters of a digest's hex part stand for the whole.
+const minPrefix = 4
+
+// resolve returns the digest that arg names: a whole one, or the beginning of
+// one that the namespace holds, with or without the algorithm. A beginning
+// that fits several, or is too short, is InvalidArgument; one that fits none
+// NotFound.
+func (s *session) resolve(ctx context.Context, arg string) (digest.Digest, error) {
+	if digest.Digest(arg).Validate() == nil {
+		return digest.Digest(arg), nil
+	}
+	alg, hex, ok := strings.Cut(arg, ":")
+	if !ok {
+		alg, hex = digest.Canonical.String(), arg
+	}
+	if len(hex) < minPrefix || strings.Trim(hex, "0123456789abcdef") != "" || strings.Trim(alg, "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
+		return "", fmt.Errorf("%s is neither a digest nor the first %d or more characters of one: %w", cellar.Shorten(arg), minPrefix, errdefs.ErrInvalidArgument)
+	}
+	found, err := s.matching(ctx, alg+":"+hex)
+	switch {
+	case err != nil:
+		return "", err
+	case len(found) == 0:
+		return "", fmt.Errorf("content %s in %q: %w", cellar.Shorten(arg), s.name, errdefs.ErrNotFound)
+	case len(found) > 1:
+		return "", fmt.Errorf("%s fits %d digests, %s and %s among them: %w", cellar.Shorten(arg), len(found), found[0], found[1], errdefs.ErrInvalidArgument)
+	}
+	return found[0], nil
+}
+
+// matching returns the digests that begin with prefix.
+func (s *session) matching(ctx context.Context, prefix string) ([]digest.Digest, error) {
+	var found []digest.Digest
+	err := s.store.Walk(ctx, func(info cellar.Info) error {
+		found = append(found, info.Digest)
+		return nil
+	}, `digest~="^`+prefix+`"`)
+	return found, err
+}
+
+// completeDigests offers the digests that begin with what was typed.
+func (a *app) completeDigests(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+	var found []string
+	err := a.with(cmd.Context(), mustExist, func(ctx context.Context, s *session) error {
+		return s.store.Walk(ctx, func(info cellar.Info) error {
+			if strings.HasPrefix(info.Digest.String(), typed) {
+				found = append(found, info.Digest.String())
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return found, cobra.ShellCompDirectiveNoFileComp
+}
+
+// parseLabels reads KEY=VALUE arguments. KEY- stands for a removal and becomes
+// an empty value, where removals are allowed.
+func parseLabels(args []string, removals bool) (map[string]string, error) {
+	labels := map[string]string{}
+	for _, arg := range args {
+		key, value, ok := strings.Cut(arg, "=")
+		if !ok && removals {
+			key, ok = strings.CutSuffix(arg, "-")
+		}
+		if !ok || key == "" {
+			return nil, &usageError{fmt.Errorf("label %s: want KEY=VALUE%s", cellar.Shorten(arg), orRemoval(removals))}
+		}
+		if _, twice := labels[key]; twice {
+			return nil, &usageError{fmt.Errorf("label %s is given twice", cellar.Shorten(key))}
+		}
+		labels[key] = value
+	}
+	return labels, nil
+}
+
+func orRemoval(removals bool) string {
+	if removals {
+		return ", or KEY- to remove it"
+	}
+	return ""
+}
+
+// labelPaths returns the field paths of labels, sorted.
+func labelPaths(labels map[string]string) []string {
+	var paths []string
+	for key := range labels {
+		paths = append(paths, "labels."+key)
+	}
+	sort.Strings(paths)
+	return paths
+}
+
+// formatLabels writes labels as KEY=VALUE, sorted, with commas between.
+func formatLabels(labels map[string]string) string {
+	var pairs []string
+	for key, value := range labels {
+		pairs = append(pairs, key+"="+value)
+	}
+	sort.Strings(pairs)
+	return strings.Join(pairs, ",")
+}

@@ -87,6 +87,7 @@ type DB struct {
 	// writer is held around every write transaction: by the commit loop, and
 	// by Update while its function runs.
 	writer    sync.Mutex
+	wrote     bool // whether there was a transaction, guarded by writer
 	queue     writeQueue
 	condemned atomic.Pointer[error]
 	closed    atomic.Bool
@@ -168,7 +169,24 @@ func (db *DB) closeBolt() error {
 	}
 	db.writer.Lock()
 	defer db.writer.Unlock()
-	return db.translate(db.bolt.Close())
+	return errors.Join(db.storeFreelist(), db.translate(db.bolt.Close()))
+}
+
+// storeFreelist writes bolt's list of free pages, so that the next Open need
+// not read the whole database to find them. Transactions leave it out, since
+// each would write all of it.
+func (db *DB) storeFreelist() error {
+	if !db.wrote || db.shut() != nil {
+		return nil
+	}
+	return db.guard(func() error {
+		db.bolt.NoFreelistSync = false
+		tx, err := db.bolt.Begin(true)
+		if err != nil {
+			return db.translate(err)
+		}
+		return db.commit(tx)
+	})
 }
 
 // alive returns FailedPrecondition once the database is closed.

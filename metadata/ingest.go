@@ -334,7 +334,7 @@ func (v *view) ListStatuses(ctx context.Context, fs ...string) ([]cellar.Status,
 	}
 	var statuses []cellar.Status
 	for _, e := range v.db.ingests.list(func(e *ingest) bool { return e.key.ns == v.ns }) {
-		if status, visible := v.db.ingests.status(e); visible && filter.Match(status) {
+		if status, visible := v.db.ingests.status(e); visible && filter.Match(&status) {
 			statuses = append(statuses, status)
 		}
 	}

@@ -293,6 +293,7 @@ func (db *DB) commit(tx *bolt.Tx) error {
 	if err := db.crash("before commit"); err != nil {
 		return db.condemn(err)
 	}
+	db.wrote = true
 	if err := tx.Commit(); err != nil {
 		if refusedSpace(err) {
 			return fserr.Wrap(err, "write %s", db.path)

@@ -4,9 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
-	"maps"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -19,12 +17,11 @@ import (
 //	uvarint  size
 //	8 bytes  created, nanoseconds since 1970, big endian
 //	varint   updated minus created, nanoseconds
-//	labels
+//	labels   (see labelcodec.go)
 //	4 bytes  CRC-32C of all that comes before, big endian
 //
-// and labels are a uvarint count, then for each key, in the order of the keys,
-// uvarint length and key, uvarint length and value. bbolt has no checksums of
-// its own on these pages; the CRC is what tells a damaged record from a right one.
+// bbolt has no checksums of its own on these pages; the CRC is what tells a
+// damaged record from a right one.
 
 const recordVersion = 1
 
@@ -156,17 +153,6 @@ func labelsSize(labels map[string]string) int {
 	return n
 }
 
-func appendLabels(b []byte, labels map[string]string) []byte {
-	b = binary.AppendUvarint(b, uint64(len(labels)))
-	var few [16]string
-	keys := slices.AppendSeq(few[:0], maps.Keys(labels))
-	slices.Sort(keys)
-	for _, k := range keys {
-		b = appendString(appendString(b, k), labels[k])
-	}
-	return b
-}
-
 // appendTime writes nanoseconds since 1970, and 0 for the zero time.
 func appendTime(b []byte, t time.Time) []byte {
 	var ns int64
@@ -194,9 +180,11 @@ func (d *decoder) finish() error {
 	return nil
 }
 
+func (d *decoder) fail() { d.bad, d.b = true, nil }
+
 func (d *decoder) advance(n int) {
 	if n <= 0 {
-		d.bad, d.b = true, nil
+		d.fail()
 		return
 	}
 	d.b = d.b[n:]
@@ -218,7 +206,7 @@ func (d *decoder) varint() int64 {
 func (d *decoder) size() int64 {
 	v := d.uvarint()
 	if v > math.MaxInt64 {
-		d.bad, d.b = true, nil
+		d.fail()
 		return 0
 	}
 	return int64(v)
@@ -227,7 +215,7 @@ func (d *decoder) size() int64 {
 // time reads what appendTime wrote.
 func (d *decoder) time() time.Time {
 	if len(d.b) < 8 {
-		d.bad, d.b = true, nil
+		d.fail()
 		return time.Time{}
 	}
 	ns := int64(binary.BigEndian.Uint64(d.b))
@@ -242,7 +230,7 @@ func (d *decoder) time() time.Time {
 func (d *decoder) bytes() []byte {
 	n := d.uvarint()
 	if d.bad || n > uint64(len(d.b)) {
-		d.bad, d.b = true, nil
+		d.fail()
 		return nil
 	}
 	s := d.b[:n]
@@ -252,41 +240,10 @@ func (d *decoder) bytes() []byte {
 
 func (d *decoder) byte() byte {
 	if len(d.b) == 0 {
-		d.bad = true
+		d.fail()
 		return 0
 	}
 	v := d.b[0]
 	d.b = d.b[1:]
 	return v
-}
-
-// labels decodes all labels out of one copy, so that they cost a map and one
-// string however many there are.
-func (d *decoder) labels() map[string]string {
-	n := d.uvarint()
-	if d.bad || n == 0 {
-		return nil
-	}
-	if n > uint64(len(d.b)) {
-		d.bad, d.b = true, nil
-		return nil
-	}
-	labels := make(map[string]string, n)
-	text := string(d.b)
-	for ; n > 0 && !d.bad; n-- {
-		k := d.cut(text)
-		v := d.cut(text)
-		labels[k] = v
-	}
-	return labels
-}
-
-// cut is string for a decoder whose rest is the tail of text.
-func (d *decoder) cut(text string) string {
-	s := d.bytes()
-	end := len(text) - len(d.b)
-	if d.bad {
-		return ""
-	}
-	return text[end-len(s) : end]
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/cellarstore/cellar"
 )
 
 // schemaVersion is written into every database. A database of a higher
@@ -84,24 +86,54 @@ func newDigestKey(dgst digest.Digest) (digestKey, error) {
 		}
 		k := digestKey{len: uint8(1 + len(enc)/2)}
 		k.buf[0] = byte(code)
-		if _, err := hex.Decode(k.buf[1:], []byte(enc)); err != nil {
+		if !decodeHex(k.buf[1:], enc) {
 			break
 		}
 		return k, nil
 	}
-	return digestKey{}, fmt.Errorf("digest %q has no key: %w", string(dgst), errdefs.ErrInvalidArgument)
+	return digestKey{}, fmt.Errorf("digest %s has no key: %w", cellar.Shorten(dgst.String()), errdefs.ErrInvalidArgument)
+}
+
+// decodeHex decodes lower-case hexadecimal: upper case would be a second name
+// for the same digest.
+func decodeHex(dst []byte, enc string) bool {
+	for i := 0; i < len(enc); i += 2 {
+		hi, lo := nibble(enc[i]), nibble(enc[i+1])
+		if hi > 15 || lo > 15 {
+			return false
+		}
+		dst[i/2] = hi<<4 | lo
+	}
+	return true
+}
+
+// nibble returns the value of a hexadecimal digit, 255 if c is none.
+func nibble(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10
+	}
+	return 255
 }
 
 // parseDigestKey returns the digest of a key that was read from the database.
 func parseDigestKey(key []byte) (digest.Digest, error) {
-	if len(key) == 0 || key[0] == 0 || int(key[0]) >= len(algorithms) {
-		return "", fmt.Errorf("digest key %x: %w", key, errdefs.ErrDataLoss)
-	}
-	alg := algorithms[key[0]]
-	if len(key) != 1+alg.Size() {
+	alg, ok := algorithmOf(key)
+	if !ok {
 		return "", fmt.Errorf("digest key %x: %w", key, errdefs.ErrDataLoss)
 	}
 	var buf [len("sha512:") + 128]byte
 	out := append(append(buf[:0], alg...), ':')
 	return digest.Digest(hex.AppendEncode(out, key[1:])), nil
+}
+
+// algorithmOf returns the algorithm of a digest key, and whether it is one.
+func algorithmOf(key []byte) (digest.Algorithm, bool) {
+	if len(key) == 0 || key[0] == 0 || int(key[0]) >= len(algorithms) {
+		return "", false
+	}
+	alg := algorithms[key[0]]
+	return alg, len(key) == 1+alg.Size()
 }

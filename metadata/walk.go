@@ -87,8 +87,9 @@ func (w *walk) look(key, value []byte) error {
 	if err != nil {
 		return fmt.Errorf("record of %s in %q: %w", dgst, w.v.ns, err)
 	}
-	if info := record.info(dgst); w.filter.Match(info) {
-		w.page = append(w.page, info)
+	w.page = append(w.page, record.info(dgst))
+	if last := len(w.page) - 1; !w.filter.Match(&w.page[last]) {
+		w.page = w.page[:last]
 	}
 	return nil
 }

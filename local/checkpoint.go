@@ -42,7 +42,7 @@ func (w *writer) checkpointBeside() {
 		w.data.Flush(w.flushed, off-w.flushed)
 		w.flushed = off
 	}
-	if off-w.started < checkpointEvery || w.running != nil {
+	if off-w.started < w.s.checkpointEvery || w.running != nil {
 		return
 	}
 	w.started = off
@@ -92,9 +92,12 @@ func (w *writer) save(clean bool) error {
 	if clean && w.clean {
 		return nil
 	}
+	if err := w.trim(); err != nil {
+		return err
+	}
 	c := w.snapshot()
 	if c.offset > 0 {
-		if err := w.data.Datasync(); err != nil {
+		if err := w.data.Sync(); err != nil {
 			return w.condemn(err)
 		}
 	}
@@ -133,6 +136,19 @@ func (w *writer) writeSlot(c *checkpoint) error {
 	w.seq++
 	w.last = c
 	return nil
+}
+
+// unclean takes back, before the data changes, that the files are as a Close
+// left them. If that can't be written the change of the data tells the same.
+func (w *writer) unclean() {
+	if w.last == nil || !w.last.clean {
+		return
+	}
+	c := *w.last
+	c.clean = false
+	if w.writeSlot(&c) != nil {
+		w.last = &c
+	}
 }
 
 // anchor makes the entries of the folder and its files durable, once.

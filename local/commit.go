@@ -147,19 +147,30 @@ func (w *writer) makeDurable() error {
 	return nil
 }
 
-// fit makes sure that the file has the bytes that were hashed, and no more: a
-// write that failed may have left some behind them.
+// fit makes sure that the file has as many bytes as were hashed.
 func (w *writer) fit() error {
+	if err := w.trim(); err != nil {
+		return err
+	}
 	info, err := w.data.Stat()
 	if err != nil {
 		return err
 	}
-	switch off := w.offset(); {
-	case info.Size > off:
-		return w.data.Truncate(off)
-	case info.Size < off:
+	if off := w.offset(); info.Size != off {
 		return w.condemn(fmt.Errorf("%s has %d bytes, %d were written", w.dataPath(), info.Size, off))
 	}
+	return nil
+}
+
+// trim cuts off what a failed write left behind the offset.
+func (w *writer) trim() error {
+	if !w.ragged {
+		return nil
+	}
+	if err := w.data.Truncate(w.offset()); err != nil {
+		return err
+	}
+	w.ragged = false
 	return nil
 }
 

@@ -285,25 +285,35 @@ func (v saved) status(boot string) cellar.Status {
 	if len(v.slots) > 0 {
 		st.Expected = v.slots[0].expected
 	}
-	var best *checkpoint
-	for _, c := range v.slots {
-		if best == nil && c.fits(v.data) {
-			best = c
-		}
-	}
 	if !v.sameBoot(boot) {
-		st.Offset = 0
-		if best != nil {
-			st.Offset = best.offset
-		}
+		st.Offset = v.durable()
 	}
-	if best != nil {
-		st.UpdatedAt = best.updated
+	covered := int64(0)
+	if c := v.newest(); c != nil {
+		st.UpdatedAt, covered = c.updated, c.offset
 	}
-	if (best == nil || best.offset < st.Offset) && st.Offset > 0 {
+	if covered < st.Offset {
 		st.UpdatedAt = latest(st.UpdatedAt, v.data.ModTime.UTC())
 	}
 	return st
+}
+
+// newest returns the newest checkpoint that fits the data file, if any.
+func (v saved) newest() *checkpoint {
+	for _, c := range v.slots {
+		if c.fits(v.data) {
+			return c
+		}
+	}
+	return nil
+}
+
+// durable is how much of the data a power loss can't have taken.
+func (v saved) durable() int64 {
+	if c := v.newest(); c != nil {
+		return c.offset
+	}
+	return 0
 }
 
 func latest(a, b time.Time) time.Time {

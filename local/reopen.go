@@ -67,10 +67,7 @@ func (w *writer) resume(ctx context.Context, v saved) error {
 	}
 	size, same := v.data.Size, v.sameBoot(w.s.boot)
 	if !same {
-		size = 0
-		if len(good) > 0 {
-			size = good[0].offset
-		}
+		size = v.durable()
 		if size < v.data.Size {
 			if err := w.data.Truncate(size); err != nil {
 				return err
@@ -86,7 +83,7 @@ func (w *writer) resume(ctx context.Context, v saved) error {
 	w.last = base(v, good, w.alg)
 	w.seq = nextSeq(v)
 	w.started = w.last.offset
-	w.clean = len(good) > 0 && good[0].untouched(v.data)
+	w.clean = w.last.clean
 	return w.renewSlot(same)
 }
 
@@ -102,16 +99,21 @@ func (w *writer) renewSlot(sameBoot bool) error {
 	return w.writeSlot(&c)
 }
 
-// goodSlots returns the checkpoints that are believed, newest first: they
-// belong to this data file, and the data before them is what it was. The
-// second needs no reading if the file was not touched since a clean Close.
+// goodSlots returns the checkpoints that are believed, newest first, as far as
+// they are needed. Each
+// belongs to this data file. After a clean Close nothing need be read, but if
+// anybody touched the file since, none is believed. Otherwise the end of the
+// data before a checkpoint is compared.
 func (w *writer) goodSlots(v saved) ([]*checkpoint, error) {
+	if len(v.slots) > 0 && v.slots[0].clean && !v.slots[0].untouched(v.data) {
+		return nil, nil
+	}
 	var good []*checkpoint
-	for _, c := range v.slots {
+	for i, c := range v.slots {
 		if !c.fits(v.data) {
 			continue
 		}
-		if !c.untouched(v.data) {
+		if i > 0 || !c.clean {
 			sum, err := tailSum(w.data, c.offset)
 			if err != nil {
 				return nil, err
@@ -121,6 +123,9 @@ func (w *writer) goodSlots(v saved) ([]*checkpoint, error) {
 			}
 		}
 		good = append(good, c)
+		if c.alg == w.alg {
+			break
+		}
 	}
 	return good, nil
 }

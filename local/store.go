@@ -48,6 +48,8 @@ type Store struct {
 	boot    string
 	closed  atomic.Bool
 
+	checkpointEvery int64
+
 	// condemned holds the folders of ingestions whose data is lost and which
 	// could not be removed yet.
 	condemned sync.Map
@@ -72,7 +74,7 @@ func Open(root string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fserr.Wrap(err, "store %s", root)
 	}
-	s := &Store{root: abs, fs: opts.FS, now: opts.Now, algs: map[digest.Algorithm]*algDir{}}
+	s := &Store{root: abs, fs: opts.FS, now: opts.Now, algs: map[digest.Algorithm]*algDir{}, checkpointEvery: checkpointEvery}
 	if s.fs == nil {
 		s.fs = vfs.OS
 		s.root = resolve(abs)

@@ -33,6 +33,9 @@ type writer struct {
 	// fate is nil while the writer is open, and then what its methods return.
 	fate  error
 	ended bool // files are closed and the ref is free
+	// ragged says that the file may have bytes behind the offset, which a write
+	// left that failed.
+	ragged bool
 
 	// Checkpoints; see checkpoint.go.
 	last     *checkpoint // the newest that was written, or one of no data
@@ -88,6 +91,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	n, err := w.append(p)
 	w.advance(n)
 	if err != nil {
+		w.ragged = true
 		return n, fserr.Wrap(err, "write ingest %s", cellar.Shorten(w.header.ref))
 	}
 	w.checkpointBeside()
@@ -99,6 +103,7 @@ const hashBeside = 64 << 10
 
 // append writes and hashes p, and returns how much of it is both.
 func (w *writer) append(p []byte) (n int, err error) {
+	w.unclean()
 	off := w.offset()
 	if len(p) < hashBeside {
 		n, err = w.data.WriteAt(p, off)
@@ -270,7 +275,7 @@ func (w *writer) reset() error {
 	}
 	w.closeFiles()
 	w.header, w.data, w.state, w.hash = fresh.header, fresh.data, fresh.state, fresh.hash
-	w.last, w.seq, w.started, w.flushed, w.clean, w.anchored = nil, 1, 0, 0, false, false
+	w.last, w.seq, w.started, w.flushed, w.clean, w.anchored, w.ragged = nil, 1, 0, 0, false, false, false
 	w.setOffset(0)
 	return nil
 }
@@ -284,7 +289,7 @@ func (w *writer) setOffset(n int64) {
 // classed gives err its class, so that it can be told again later.
 func classed(err error) error { return fserr.Wrap(err, "files of the ingestion") }
 
-// setModTime and mode of a file that becomes content, and their undoing.
+// seal gives the file the mode and the time of content.
 func (w *writer) seal(now time.Time) error {
 	if err := w.data.Chmod(blobMode); err != nil {
 		return err

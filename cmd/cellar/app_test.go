@@ -36,7 +36,11 @@ func TestExitCodes(t *testing.T) {
 		{errdefs.ErrFailedPrecondition, 5},
 		{errdefs.ErrAborted, 5},
 		{&noStoreError{"root"}, 10},
-		{&heldError{"root", errdefs.ErrUnavailable}, 11},
+		{&heldError{errdefs.ErrUnavailable}, 11},
+		{&openError{errdefs.ErrNotFound}, 1},
+		{&openError{errdefs.ErrPermissionDenied}, 1},
+		{&openError{errdefs.ErrDataLoss}, 3},
+		{&openError{errdefs.ErrResourceExhausted}, 12},
 		{errdefs.ErrResourceExhausted, 12},
 	} {
 		a := &app{err: io.Discard}

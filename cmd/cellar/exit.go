@@ -35,13 +35,16 @@ type noStoreError struct{ root string }
 func (e *noStoreError) Error() string { return "no store in " + e.root }
 
 // heldError says that another process has the store open.
-type heldError struct {
-	root string
-	err  error
-}
+type heldError struct{ err error }
 
-func (e *heldError) Error() string { return fmt.Sprintf("store %s: %v", e.root, e.err) }
+func (e *heldError) Error() string { return e.err.Error() }
 func (e *heldError) Unwrap() error { return e.err }
+
+// openError says that the store can't be opened or made, for another reason.
+type openError struct{ err error }
+
+func (e *openError) Error() string { return e.err.Error() }
+func (e *openError) Unwrap() error { return e.err }
 
 // partialError says that some of several things were done.
 type partialError struct {
@@ -91,6 +94,7 @@ func (a *app) explain(ctx context.Context, err error) (code int, hint string) {
 	var usage *usageError
 	var noStore *noStoreError
 	var held *heldError
+	var unopened *openError
 	var partial *partialError
 	var input *inputError
 	switch {
@@ -102,12 +106,26 @@ func (a *app) explain(ctx context.Context, err error) (code int, hint string) {
 		return exitNoStore, `the first "cellar ingest" makes one; --root or $CELLAR_ROOT name another folder`
 	case errors.As(err, &held):
 		return exitLocked, "one process at a time has a store; wait for that one, or end it"
+	case errors.As(err, &unopened):
+		return openCode(err), "--root or $CELLAR_ROOT name another folder"
 	case errors.As(err, &partial):
 		return exitPartial, ""
 	case errors.As(err, &input):
 		return inputCode(err), ""
 	}
 	return a.explainClass(err)
+}
+
+// openCode is the code for a store that can't be opened. A folder that is not
+// there, say, is not what "not found" means to a script that asks for content.
+func openCode(err error) int {
+	switch {
+	case errdefs.IsResourceExhausted(err):
+		return exitExhausted
+	case errdefs.IsDataLoss(err):
+		return exitPartial
+	}
+	return exitFailure
 }
 
 func inputCode(err error) int {
@@ -131,7 +149,7 @@ func (a *app) explainClass(err error) (code int, hint string) {
 	case errdefs.IsDataLoss(err):
 		return exitPartial, "ingesting the same content again heals it"
 	case errdefs.IsPermissionDenied(err):
-		return exitFailure, "the store's folder must be yours to write; --root names another"
+		return exitFailure, "the store's folder must be yours to write"
 	}
 	return exitFailure, ""
 }

@@ -73,20 +73,22 @@ func checkStore(root string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return &noStoreError{root}
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("store %s: %w: %w", root, errdefs.ErrPermissionDenied, err)
+		return &openError{fmt.Errorf("store %s: %w: %w", root, errdefs.ErrPermissionDenied, err)}
+	case err != nil:
+		return &openError{fmt.Errorf("store %s: %w", root, err)}
 	}
-	return err
+	return nil
 }
 
 // openSession opens the store in root, and makes it where there is none.
 func openSession(root, name string, opts metadata.Options) (*session, error) {
 	blobs, err := local.Open(root, local.Options{})
 	if err != nil {
-		return nil, held(root, err)
+		return nil, unopened(err)
 	}
 	db, err := metadata.Open(filepath.Join(root, databaseName), blobs, opts)
 	if err != nil {
-		return nil, errors.Join(held(root, err), blobs.Close())
+		return nil, errors.Join(unopened(err), blobs.Close())
 	}
 	s := &session{DB: db, name: name, root: root, blobs: blobs}
 	if s.store, err = db.Namespace(name); err != nil {
@@ -99,10 +101,10 @@ func (s *session) close() error {
 	return errors.Join(s.DB.Close(), s.blobs.Close())
 }
 
-// held marks the error of opening a store that another process has.
-func held(root string, err error) error {
+// unopened marks an error of opening a store.
+func unopened(err error) error {
 	if errdefs.IsUnavailable(err) {
-		return &heldError{root, err}
+		return &heldError{err}
 	}
-	return err
+	return &openError{err}
 }

@@ -179,14 +179,12 @@ func (db *DB) storeFreelist() error {
 	if !db.wrote || db.shut() != nil {
 		return nil
 	}
-	return db.guard(func() error {
-		db.bolt.NoFreelistSync = false
-		tx, err := db.bolt.Begin(true)
-		if err != nil {
-			return db.translate(err)
-		}
-		return db.commit(tx)
-	})
+	db.bolt.NoFreelistSync = false
+	tx, err := db.begin()
+	if err != nil {
+		return err
+	}
+	return db.commit(tx)
 }
 
 // alive returns FailedPrecondition once the database is closed.

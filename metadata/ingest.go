@@ -31,11 +31,11 @@ type ingestTable struct {
 type ingestKey struct{ ns, ref string }
 
 // ingest is one entry of the table. While it has a writer, the writer alone
-// changes record and offset; the table's lock is held for it.
+// changes it, under the table's lock.
 type ingest struct {
 	key    ingestKey
 	record ingestRecord
-	// offset is the number of bytes of an ingestion that was left.
+	// offset is the number of bytes received.
 	offset int64
 	// stored is whether the raw store has an ingestion for it.
 	stored bool
@@ -290,13 +290,8 @@ func (db *DB) ingestRecords(ctx context.Context) (map[ingestKey]*ingestRecord, e
 // content has nothing to show.
 func (t *ingestTable) status(e *ingest) (cellar.Status, bool) {
 	t.mu.Lock()
-	w := e.writer
-	record, offset := e.record, e.offset
-	t.mu.Unlock()
-	if w != nil {
-		return w.visibleStatus()
-	}
-	return record.status(e.key.ref, offset), record.borrowed == ""
+	defer t.mu.Unlock()
+	return e.record.status(e.key.ref, e.offset), e.record.borrowed == ""
 }
 
 func (r *ingestRecord) status(ref string, offset int64) cellar.Status {

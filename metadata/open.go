@@ -40,6 +40,7 @@ func (v *view) Writer(ctx context.Context, opts ...cellar.WriterOpt) (cellar.Wri
 		w.state = writerClosed
 		return nil, err
 	}
+	w.publish()
 	return w, nil
 }
 
@@ -152,7 +153,11 @@ func (w *writer) openRaw(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open ingestion %s in %q: %w", cellar.Shorten(w.e.key.ref), w.v.ns, err)
 	}
-	w.raw = raw
+	status, err := raw.Status()
+	if err != nil {
+		return errors.Join(err, raw.Close())
+	}
+	w.raw, w.size = raw, status.Offset
 	w.setStored(true)
 	w.v.db.saveIngest(w.e.key)
 	return nil

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -239,33 +241,25 @@ func (db *DB) tryBatch(batch []*mutation) (done []*mutation, culprit *mutation, 
 	if err := db.shut(); err != nil {
 		return batch, nil, err
 	}
-	err = db.guard(func() error {
-		tx, err := db.bolt.Begin(true)
-		if err != nil {
-			return db.translate(err)
+	tx, err := db.begin()
+	if err != nil {
+		return batch, nil, err
+	}
+	defer db.rollback(tx)
+	changes := false
+	for _, m := range batch {
+		if m.err = db.guard(func() error { return m.verify(tx) }); m.err != nil || m.apply == nil {
+			continue
 		}
-		defer tx.Rollback()
-		changes := 0
-		for _, m := range batch {
-			culprit = m
-			if m.err = m.verify(tx); m.err != nil {
-				continue
-			}
-			if m.apply == nil {
-				continue
-			}
-			if err := m.apply(tx); err != nil {
-				return db.translate(err)
-			}
-			changes++
+		if err := db.guard(func() error { return m.apply(tx) }); err != nil {
+			return nil, m, db.translate(err)
 		}
-		culprit = nil
-		if changes == 0 {
-			return nil
-		}
-		return db.commit(tx)
-	})
-	return batch, culprit, err
+		changes = true
+	}
+	if !changes {
+		return batch, nil, nil
+	}
+	return batch, nil, db.commit(tx)
 }
 
 func (m *mutation) verify(tx *bolt.Tx) error {
@@ -285,6 +279,25 @@ func without(batch []*mutation, m *mutation) []*mutation {
 	return rest
 }
 
+// begin starts a write transaction. The caller holds db.writer.
+func (db *DB) begin() (tx *bolt.Tx, err error) {
+	err = db.guard(func() error {
+		tx, err = db.bolt.Begin(true)
+		return db.translate(err)
+	})
+	return tx, err
+}
+
+// rollback undoes a write transaction; after a commit it does nothing. If bolt
+// can't do that, it keeps its locks, and the handle is shut.
+func (db *DB) rollback(tx *bolt.Tx) {
+	err := db.guard(tx.Rollback)
+	if damage := (*damageError)(nil); errors.As(err, &damage) {
+		db.panicked.Store(true)
+		_ = db.condemn(err)
+	}
+}
+
 // commit ends a write transaction. Once a flush has failed nobody knows what
 // the disk has: bolt's memory map shows pages that the medium may lack, and
 // the next transaction would build on them. So the handle takes no further
@@ -294,7 +307,10 @@ func (db *DB) commit(tx *bolt.Tx) error {
 		return db.condemn(err)
 	}
 	db.wrote = true
-	if err := tx.Commit(); err != nil {
+	if err := db.guard(tx.Commit); err != nil {
+		if damage := (*damageError)(nil); errors.As(err, &damage) {
+			db.panicked.Store(true)
+		}
 		if refusedSpace(err) {
 			return fserr.Wrap(err, "write %s", db.path)
 		}
@@ -314,7 +330,23 @@ func refusedSpace(err error) bool {
 	if !errors.As(err, &refused) || refused.Op != "write" && refused.Op != "truncate" {
 		return false
 	}
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+	return slices.ContainsFunc(noSpace, func(errno syscall.Errno) bool { return errors.Is(err, errno) })
+}
+
+var noSpace = []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG}
+
+// restoreCause gives the error of a file that could not be made longer its
+// cause back: bolt passes on the text alone.
+func restoreCause(err error) error {
+	if !strings.HasPrefix(err.Error(), "file resize error: ") {
+		return err
+	}
+	for _, errno := range noSpace {
+		if strings.HasSuffix(err.Error(), errno.Error()) {
+			return &fs.PathError{Op: "truncate", Path: "database", Err: errno}
+		}
+	}
+	return err
 }
 
 // condemn shuts the handle and returns the error that says so.

@@ -71,9 +71,9 @@ func (t *transaction) perform(ctx context.Context, fn func(ctx context.Context) 
 	if err := errors.Join(db.shut(), db.alive()); err != nil {
 		return err
 	}
-	tx, err := db.bolt.Begin(true)
+	tx, err := db.begin()
 	if err != nil {
-		return db.translate(err)
+		return err
 	}
 	t.tx = tx
 	defer t.end()
@@ -89,7 +89,7 @@ func (t *transaction) commit() error {
 	if t.broken != nil {
 		return t.broken
 	}
-	if err := t.db.guard(func() error { return t.db.commit(t.tx) }); err != nil {
+	if err := t.db.commit(t.tx); err != nil {
 		return err
 	}
 	for _, fn := range t.committed {
@@ -103,7 +103,7 @@ func (t *transaction) commit() error {
 func (t *transaction) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_ = t.db.guard(t.tx.Rollback) // after a commit there is nothing to undo
+	t.db.rollback(t.tx)
 	t.tx = nil
 	for _, fn := range t.abandoned {
 		fn()
@@ -148,7 +148,11 @@ func (t *transaction) use(fn func(tx *bolt.Tx) error) error {
 	if t.broken != nil {
 		return t.broken
 	}
-	return t.db.guard(func() error { return fn(t.tx) })
+	err := t.db.guard(func() error { return fn(t.tx) })
+	if damage := (*damageError)(nil); errors.As(err, &damage) {
+		t.broken = err // it may have changed something before it met the page
+	}
+	return err
 }
 
 // hold keeps dgst's lock shared until the transaction is over.

@@ -38,6 +38,7 @@ type writer struct {
 
 	small *smallBody
 	raw   cellar.Writer
+	size  int64 // bytes in raw
 	loan  *loan
 }
 
@@ -95,6 +96,7 @@ func (w *writer) Write(p []byte) (int, error) {
 		}
 	}
 	w.record.updated = w.v.db.now()
+	defer w.publish()
 	if w.small != nil {
 		if len(w.small.data)+len(p) <= smallBlob {
 			w.small.write(p)
@@ -104,7 +106,18 @@ func (w *writer) Write(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	return w.raw.Write(p)
+	n, err := w.raw.Write(p)
+	w.size += int64(n)
+	return n, err
+}
+
+// publish lets others see how far the ingestion is.
+func (w *writer) publish() {
+	t := &w.v.db.ingests
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w.record.borrowed = w.e.record.borrowed
+	w.e.record, w.e.offset = w.record, w.offset()
 }
 
 // ReadFrom implements io.ReaderFrom: a file that is read from its start is
@@ -138,7 +151,9 @@ func (w *writer) readFile(f *os.File) (n int64, err error, done bool) {
 		return 0, nil, false
 	}
 	w.record.updated = w.v.db.now()
+	defer w.publish()
 	n, err = from.ReadFrom(f)
+	w.size += n
 	w.record.updated = w.v.db.now()
 	return n, err, true
 }
@@ -150,7 +165,9 @@ func (w *writer) spill(ctx context.Context) error {
 	}
 	data := w.small.data
 	w.small = nil
-	if _, err := w.raw.Write(data); err != nil {
+	n, err := w.raw.Write(data)
+	w.size += int64(n)
+	if err != nil {
 		return w.fail(fmt.Errorf("ingestion %s in %q: %w", cellar.Shorten(w.e.key.ref), w.v.ns, err))
 	}
 	return nil
@@ -174,7 +191,9 @@ func (w *writer) unshare(ctx context.Context) error {
 	}
 	w.loan = nil
 	w.v.db.ingests.borrow(w.e, "")
-	if _, err := io.Copy(struct{ io.Writer }{w.raw}, cellar.NewReader(ra)); err != nil {
+	n, err := io.Copy(struct{ io.Writer }{w.raw}, cellar.NewReader(ra))
+	w.size += n
+	if err != nil {
 		return w.fail(fmt.Errorf("take over content in %q: %w", w.v.ns, err))
 	}
 	return nil
@@ -190,11 +209,12 @@ func (w *writer) Truncate(size int64) error {
 	if err := w.usable(); err != nil {
 		return err
 	}
+	defer w.publish()
 	if w.raw != nil {
 		if err := w.raw.Truncate(0); err != nil {
 			return err
 		}
-		w.err = nil
+		w.size, w.err = 0, nil
 		return nil
 	}
 	if w.loan != nil {
@@ -253,12 +273,8 @@ func (w *writer) offset() int64 {
 		return w.loan.size
 	case w.small != nil:
 		return int64(len(w.small.data))
-	case w.raw != nil:
-		if status, err := w.raw.Status(); err == nil {
-			return status.Offset
-		}
 	}
-	return 0
+	return w.size
 }
 
 // Status implements [cellar.Writer].
@@ -266,17 +282,6 @@ func (w *writer) Status() (cellar.Status, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.record.status(w.e.key.ref, w.offset()), nil
-}
-
-// visibleStatus describes the ingestion to others, unless there is nothing to
-// be seen of it.
-func (w *writer) visibleStatus() (cellar.Status, bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.e == nil || w.state != writerOpen || w.loan != nil {
-		return cellar.Status{}, false
-	}
-	return w.record.status(w.e.key.ref, w.offset()), true
 }
 
 // Sync implements [cellar.Syncer].
@@ -312,32 +317,21 @@ func (w *writer) leave() error {
 	w.state = writerClosed
 	var err error
 	if w.small != nil {
-		body := w.small
 		err = w.spill(context.Background())
-		defer func() { w.small = body }() // Status and Digest still answer
 	}
-	offset, keep := w.offset(), w.loan != nil
+	keep := w.loan != nil
 	if w.raw != nil {
 		err = errors.Join(err, w.raw.Close())
 		// What is left is for the raw store to say: a failed flush leaves nothing.
 		if status, gone := w.v.db.blobs.Status(context.Background(), w.e.key.rawRef()); gone == nil {
-			offset, keep = status.Offset, true
+			w.size, keep = status.Offset, true
 		}
 	}
-	w.store(offset)
+	w.record.expires = w.v.db.now().Add(w.v.db.opts.IngestExpiry)
+	w.publish()
 	w.v.db.ingests.release(w.e, w, keep)
 	w.v.db.saveIngest(w.e.key)
 	return err
-}
-
-// store puts what the writer knows into the table's entry.
-func (w *writer) store(offset int64) {
-	t := &w.v.db.ingests
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	w.record.expires = w.v.db.now().Add(w.v.db.opts.IngestExpiry)
-	w.record.borrowed = w.e.record.borrowed
-	w.e.record, w.e.offset = w.record, offset
 }
 
 // revoke ends the writer because its ingestion is aborted. It reports whether

@@ -112,12 +112,13 @@ func (db *DB) mutateLater(m *mutation) {
 
 // flush returns once every mutation that was queued before is done, so that a
 // read sees what background mutations were to write. Inside [DB.Update] those
-// have to wait for its end, and flush does nothing.
+// have to wait for its end, and flush does nothing; nor does it in a handle
+// that is shut, where they never come about.
 func (db *DB) flush(ctx context.Context) error {
 	db.queue.mu.Lock()
 	idle := len(db.queue.items) == 0
 	db.queue.mu.Unlock()
-	if idle {
+	if idle || db.shut() != nil {
 		return ctx.Err()
 	}
 	return db.mutate(ctx, &mutation{})
@@ -311,7 +312,7 @@ func (db *DB) commit(tx *bolt.Tx) error {
 		if damage := (*damageError)(nil); errors.As(err, &damage) {
 			db.panicked.Store(true)
 		}
-		if refusedSpace(err) {
+		if err = restoreCause(err); refusedSpace(err) {
 			return fserr.Wrap(err, "write %s", db.path)
 		}
 		return db.condemn(err)

@@ -107,11 +107,14 @@ func TestQueueApplyFailsAlone(t *testing.T) {
 // others of its batch are committed and the database goes on.
 func TestQueuePanicFailsAlone(t *testing.T) {
 	w := newWorld(t)
-	errs := w.gather(putMeta("a"), metadata.Mutation{Apply: func(*bolt.Tx) error { panic("page 7 is no page") }}, putMeta("b"))
+	broken := metadata.Mutation{Apply: func(*bolt.Tx) error { panic("page 7 is no page") }}
+	unreadable := metadata.Mutation{Check: func(*bolt.Tx) error { panic("page 8 is no page") }}
+	errs := w.gather(putMeta("a"), broken, unreadable, putMeta("b"))
 	require.NoError(t, errs[0])
 	requireClass(t, errs[1], errDataLoss)
 	require.ErrorContains(t, errs[1], "page 7 is no page")
-	require.NoError(t, errs[2])
+	requireClass(t, errs[2], errDataLoss)
+	require.NoError(t, errs[3])
 	w.put("a", []byte("goes on"))
 }
 

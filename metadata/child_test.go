@@ -1,23 +1,54 @@
 package metadata_test
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
-// childEnv makes the test binary run as a child process of a test: its value
-// names what to do.
-const childEnv = "CELLAR_METADATA_CHILD"
+// The test binary runs as a child process of a test where these are set: what
+// to do, and in which folder.
+const (
+	childEnv    = "CELLAR_METADATA_CHILD"
+	childDirEnv = "CELLAR_METADATA_CHILD_DIR"
+)
 
-// children are what a child process can do. They end the process, or are ended.
-var children = map[string]func(){}
-
+// childMain does what a child process is for and ends it.
 func childMain(name string) {
-	run := children[name]
-	if run == nil {
-		fmt.Fprintf(os.Stderr, "no child %q\n", name)
-		os.Exit(2)
+	switch name {
+	case "file size limit":
+		childFileSizeLimit()
+	default:
+		orExit(fmt.Errorf("no child %q", name))
 	}
-	run()
 	os.Exit(0)
+}
+
+// orExit ends a child process whose work has failed.
+func orExit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// child returns a command that runs this binary as a child process.
+func child(ctx context.Context, name, dir string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Env = append(os.Environ(), childEnv+"="+name, childDirEnv+"="+dir)
+	return cmd
+}
+
+// runChild runs a child process that must end well.
+func runChild(t *testing.T, name, dir string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := child(ctx, name, dir).CombinedOutput()
+	require.NoError(t, err, "%s", out)
 }

@@ -152,3 +152,6 @@ func KeyOf(dgst digest.Digest) []byte {
 	}
 	return key.bytes()
 }
+
+// CloseFile takes the database's file away from it.
+func (db *DB) CloseFile() error { return db.file.Close() }

@@ -415,3 +415,15 @@ func readAll(t testing.TB, ra cellar.ReaderAt) []byte {
 	require.NoError(t, errors.Join(err, ra.Close()))
 	return p
 }
+
+// tryPut commits p in namespace a.
+func tryPut(w *world, ref string, p []byte) error {
+	cw, err := w.ns("a").Writer(w.Context(), cellar.WithRef(ref))
+	if err != nil {
+		return err
+	}
+	if _, err := cw.Write(p); err != nil {
+		return errors.Join(err, cw.Close())
+	}
+	return cw.Commit(w.Context(), int64(len(p)), digest.FromBytes(p))
+}

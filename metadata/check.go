@@ -175,12 +175,12 @@ func (c *checker) record(ns string, dgst digest.Digest, value []byte) {
 }
 
 func (c *checker) holders(tx *bolt.Tx, key []byte, records uint64) {
-	count, err := countHolders(tx, key)
-	if err == nil && count == records {
+	h, err := holdersOf(tx, key)
+	if err == nil && h.count == records {
 		return
 	}
 	dgst, _ := parseDigestKey(key)
-	problem := fmt.Sprintf("%d namespaces hold it, %d are counted", records, count)
+	problem := fmt.Sprintf("%d namespaces hold it, %d are counted", records, h.count)
 	if err != nil {
 		problem = err.Error()
 	}

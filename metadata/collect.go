@@ -303,7 +303,7 @@ func (db *DB) dequeue(ctx context.Context, keys [][]byte) error {
 				if err := tx.Bucket(bucketUnheld).Delete(key); err != nil {
 					return err
 				}
-				if count, err := countHolders(tx, key); err != nil || count > 0 {
+				if h, err := holdersOf(tx, key); err != nil || h.count > 0 {
 					continue
 				}
 				if err := dropStaged(tx, key, gone); err != nil {

@@ -90,7 +90,7 @@ func (w *writer) commitBody(ctx context.Context, p *proposal, size int64, expect
 		w.keepClaim(p)
 		return err
 	}
-	w.state = writerClosed
+	w.state, w.committed = writerClosed, p.dgst
 	w.v.db.ingests.release(w.e, w, false)
 	if p.exists {
 		return w.v.errExists(p.dgst)
@@ -174,7 +174,7 @@ func (w *writer) writeRecord(ctx context.Context, p *proposal) error {
 			if b := contentBucket(tx, v.ns); b != nil {
 				p.meet(b.Get(p.key.bytes()))
 			}
-			_, err := countHolders(tx, p.key.bytes())
+			_, err := holdersOf(tx, p.key.bytes())
 			return err
 		},
 	}
@@ -226,7 +226,7 @@ func (v *view) putNew(tx *bolt.Tx, p *proposal) error {
 	if p.mends {
 		return nil // the damaged record was counted
 	}
-	return addHolder(tx, p.key.bytes())
+	return addHolder(tx, p.key.bytes(), p.size)
 }
 
 // keepClaim is called when bytes are in place but the record could not be

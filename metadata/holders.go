@@ -13,39 +13,53 @@ import (
 // the bucket of unheld ones, so that a collection finds garbage without
 // looking at what is not.
 
-// countHolders returns how many namespaces hold the digest of key.
-func countHolders(tx *bolt.Tx, key []byte) (uint64, error) {
-	value := tx.Bucket(bucketHolders).Get(key)
-	if value == nil {
-		return 0, nil
-	}
-	count, n := binary.Uvarint(value)
-	if n != len(value) || count == 0 {
-		return 0, fmt.Errorf("holders of %x are %x: %w", key, value, errdefs.ErrDataLoss)
-	}
-	return count, nil
+
+// holders is what is known of a digest across namespaces: how many have a
+// record of it, and its size, which is the same in all. It is stored as two
+// uvarints. The zero value stands for a digest that nobody holds.
+type holders struct {
+	count uint64
+	size  int64
 }
 
-func addHolder(tx *bolt.Tx, key []byte) error {
-	count, err := countHolders(tx, key)
+func (h holders) encode() []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(nil, h.count), uint64(h.size))
+}
+
+// holdersOf reads the holders of the digest of key.
+func holdersOf(tx *bolt.Tx, key []byte) (holders, error) {
+	value := tx.Bucket(bucketHolders).Get(key)
+	if value == nil {
+		return holders{}, nil
+	}
+	d := decoder{b: value}
+	h := holders{count: d.uvarint(), size: d.size()}
+	if err := d.finish(); err != nil || h.count == 0 {
+		return holders{}, fmt.Errorf("holders of %x are %x: %w", key, value, errdefs.ErrDataLoss)
+	}
+	return h, nil
+}
+
+func addHolder(tx *bolt.Tx, key []byte, size int64) error {
+	h, err := holdersOf(tx, key)
 	if err != nil {
 		return err
 	}
-	if count == 0 {
+	if h.count == 0 {
 		if err := tx.Bucket(bucketUnheld).Delete(key); err != nil {
 			return err
 		}
 	}
-	return tx.Bucket(bucketHolders).Put(key, binary.AppendUvarint(nil, count+1))
+	return tx.Bucket(bucketHolders).Put(key, holders{h.count + 1, size}.encode())
 }
 
 func dropHolder(tx *bolt.Tx, key []byte) error {
-	count, err := countHolders(tx, key)
+	h, err := holdersOf(tx, key)
 	if err != nil {
 		return err
 	}
-	if count > 1 {
-		return tx.Bucket(bucketHolders).Put(key, binary.AppendUvarint(nil, count-1))
+	if h.count > 1 {
+		return tx.Bucket(bucketHolders).Put(key, holders{h.count - 1, h.size}.encode())
 	}
 	if err := tx.Bucket(bucketHolders).Delete(key); err != nil {
 		return err

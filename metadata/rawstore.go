@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"context"
+	"crypto/rand"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -19,8 +20,8 @@ func rawStore(blobs cellar.Store) cellar.RawStore {
 	return plainStore{blobs}
 }
 
-// plainStore makes a raw store of any Store, at the price of a flush for each
-// small blob, and of hashing twice what is not sha256.
+// plainStore makes a raw store of any Store, at the price of flushing each
+// small blob by itself.
 type plainStore struct{ cellar.Store }
 
 // stages reports whether the raw store takes bytes whose durability the
@@ -30,8 +31,14 @@ func stages(raw cellar.RawStore) bool {
 	return !plain
 }
 
-func (s plainStore) Ingest(ctx context.Context, ref string, total int64, _ digest.Algorithm) (cellar.Writer, error) {
-	w, err := s.Writer(ctx, cellar.WithRef(ref), cellar.WithDescriptor(ocispec.Descriptor{Size: total}))
+// Ingest names a digest that nothing has, so that the store hashes with its
+// algorithm and does not answer that the content is there.
+func (s plainStore) Ingest(ctx context.Context, ref string, total int64, alg digest.Algorithm) (cellar.Writer, error) {
+	desc := ocispec.Descriptor{Size: total}
+	if alg != "" && alg != digest.Canonical {
+		desc.Digest = alg.FromString(rand.Text())
+	}
+	w, err := s.Writer(ctx, cellar.WithRef(ref), cellar.WithDescriptor(desc))
 	if err != nil {
 		return nil, err
 	}

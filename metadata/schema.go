@@ -24,7 +24,7 @@ const schemaVersion = 1
 //	lenders      <name>        -> nothing; the namespaces that lend their content
 //	content/<ns> <digest key>  -> content record
 //	ingests/<ns> <ref>         -> ingest record
-//	holders      <digest key>  -> uvarint, how many namespaces hold the digest
+//	holders      <digest key>  -> how many namespaces hold the digest, and its size
 //	unheld       <digest key>  -> nothing; blobs that lost their last holder
 //	staged       <digest key>  -> uvarint sequence, then the bytes of the blob
 //

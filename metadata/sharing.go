@@ -36,25 +36,40 @@ func (w *writer) borrow(ctx context.Context, desc ocispec.Descriptor) (*loan, er
 		}
 		table.borrow(e, wanted)
 	}
-	blob, err := w.v.db.blobInfo(ctx, wanted)
-	if err != nil || desc.Size > 0 && desc.Size != blob.Size {
+	size, err := w.v.db.blobSize(ctx, wanted)
+	if err != nil || desc.Size > 0 && desc.Size != size {
 		table.borrow(e, "")
 		if errdefs.IsNotFound(err) || errdefs.IsDataLoss(err) {
 			err = nil
 		}
 		return nil, err
 	}
-	return &loan{dgst: wanted, size: blob.Size}, w.dropStored(ctx)
+	return &loan{dgst: wanted, size: size}, w.dropStored(ctx)
 }
 
-// blobInfo describes bytes while nobody is removing them.
-func (db *DB) blobInfo(ctx context.Context, dgst digest.Digest) (cellar.Info, error) {
+// blobSize returns the length of bytes while nobody is removing them. If it is
+// not what those who hold the digest have on record, that is DataLoss.
+func (db *DB) blobSize(ctx context.Context, dgst digest.Digest) (int64, error) {
+	key, err := keyOf(dgst)
+	if err != nil {
+		return 0, err
+	}
 	release, err := db.holdDigest(ctx, dgst)
 	if err != nil {
-		return cellar.Info{}, err
+		return 0, err
 	}
 	defer release()
-	return db.blobs.Info(ctx, dgst)
+	blob, err := db.blobs.Info(ctx, dgst)
+	if err != nil {
+		return 0, err
+	}
+	return blob.Size, db.read(ctx, func(tx *bolt.Tx) error {
+		h, err := holdersOf(tx, key.bytes())
+		if err == nil && h.count > 0 && h.size != blob.Size {
+			err = fmt.Errorf("content %s has %d bytes, its records say %d: %w", dgst, blob.Size, h.size, errdefs.ErrDataLoss)
+		}
+		return err
+	})
 }
 
 // mayTakeOver reports whether the namespace may have dgst without sending it:
@@ -99,8 +114,8 @@ func (db *DB) isHeld(ctx context.Context, dgst digest.Digest) (held bool, err er
 		return false, err
 	}
 	err = db.read(ctx, func(tx *bolt.Tx) error {
-		count, err := countHolders(tx, key.bytes())
-		held = count > 0
+		h, err := holdersOf(tx, key.bytes())
+		held = h.count > 0
 		return err
 	})
 	return held, err

@@ -239,8 +239,8 @@ func (db *DB) placeAgain(ctx context.Context, dgst digest.Digest) error {
 	defer release()
 	var data []byte
 	err = db.read(ctx, func(tx *bolt.Tx) error {
-		count, err := countHolders(tx, key.bytes())
-		if value := tx.Bucket(bucketStaged).Get(key.bytes()); count > 0 && value != nil && err == nil {
+		h, err := holdersOf(tx, key.bytes())
+		if value := tx.Bucket(bucketStaged).Get(key.bytes()); h.count > 0 && value != nil && err == nil {
 			_, data, err = decodeStaged(value)
 			data = append([]byte{}, data...)
 		}
@@ -293,7 +293,7 @@ func (db *DB) replayStaged(ctx context.Context) error {
 				return err
 			}
 			db.staging.restore(dgst, seq, len(data))
-			if count, err := countHolders(tx, key); err != nil || count == 0 {
+			if h, err := holdersOf(tx, key); err != nil || h.count == 0 {
 				return err
 			}
 			entries = append(entries, entry{dgst, append([]byte(nil), data...)})

@@ -180,7 +180,7 @@ func (v *view) Delete(ctx context.Context, dgst digest.Digest) error {
 			if b := contentBucket(tx, v.ns); b == nil || b.Get(key.bytes()) == nil {
 				return v.errNotFound(dgst)
 			}
-			_, err := countHolders(tx, key.bytes())
+			_, err := holdersOf(tx, key.bytes())
 			return err
 		},
 		apply: func(tx *bolt.Tx) error {

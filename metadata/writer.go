@@ -40,6 +40,8 @@ type writer struct {
 	raw   cellar.Writer
 	size  int64 // bytes in raw
 	loan  *loan
+
+	committed digest.Digest // the content's, once it is committed
 }
 
 type writerState int
@@ -257,6 +259,8 @@ func (w *writer) Digest() digest.Digest {
 
 func (w *writer) digest() digest.Digest {
 	switch {
+	case w.committed != "":
+		return w.committed
 	case w.loan != nil:
 		return w.loan.dgst
 	case w.small != nil:

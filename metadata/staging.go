@@ -172,6 +172,8 @@ func (s *staging) loop(db *DB) {
 		}
 		if err := db.settle(context.Background()); err != nil {
 			db.log.Warn("settle staged blobs", "error", err)
+		}
+		if _, later := s.due(); later { // what failed, and what came meanwhile
 			timer.Reset(settleDelay)
 		}
 	}

@@ -166,4 +166,5 @@ func (w *writer) anchor() error {
 	return nil
 }
 
-func (w *writer) dataPath() string { return filepath.Join(w.path, dataName) }
+func (w *writer) dataPath() string  { return filepath.Join(w.path, dataName) }
+func (w *writer) statePath() string { return filepath.Join(w.path, stateName) }

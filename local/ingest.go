@@ -132,31 +132,31 @@ func (s *Store) openHeld(ctx context.Context, req request, now time.Time) (*writ
 }
 
 // create makes a new ingestion, and removes what lies in its place.
-func (s *Store) create(path string, req request, started time.Time) (w *writer, err error) {
+func (s *Store) create(path string, req request, started time.Time) (*writer, error) {
 	h := &header{started: started, total: req.total, boot: s.boot, alg: req.alg, expected: req.expected, ref: req.ref}
 	_, _ = rand.Read(h.generation[:])
 	if err := s.makeIngestDir(path); err != nil {
 		return nil, err
 	}
-	w = newWriter(s, path, h, req)
-	defer func() {
-		if err != nil {
-			w.closeFiles()
-			_ = vfs.RemoveAll(s.fs, path)
-		}
-	}()
-	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL
-	if w.data, err = s.fs.OpenFile(filepath.Join(path, dataName), flags, openMode); err != nil {
+	w := newWriter(s, path, h, req)
+	if err := w.createFiles(); err != nil {
+		w.closeFiles()
+		_ = vfs.RemoveAll(s.fs, path)
 		return nil, err
 	}
-	if w.state, err = s.fs.OpenFile(filepath.Join(path, stateName), flags, openMode); err != nil {
-		return nil, err
-	}
-	if _, err = w.state.WriteAt(h.encode(), 0); err != nil {
-		return nil, err
-	}
-	w.status.UpdatedAt = started
 	return w, nil
+}
+
+func (w *writer) createFiles() (err error) {
+	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL
+	if w.data, err = w.s.fs.OpenFile(w.dataPath(), flags, openMode); err != nil {
+		return err
+	}
+	if w.state, err = w.s.fs.OpenFile(w.statePath(), flags, openMode); err != nil {
+		return err
+	}
+	_, err = w.state.WriteAt(w.header.encode(), 0)
+	return err
 }
 
 // makeIngestDir makes an empty folder. A new folder instead of the old one
@@ -181,10 +181,7 @@ func (s *Store) makeIngestDir(path string) error {
 
 // remakeIngests makes ingest/ again, which somebody has removed.
 func (s *Store) remakeIngests() error {
-	if err := s.makeDir(s.ingestsPath()); err != nil {
-		return err
-	}
-	return vfs.SyncDir(s.fs, s.root)
+	return s.makeDirs(s.ingestsPath())
 }
 
 // errHalfMade says that there is no ingestion, or none that can be used.

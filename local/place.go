@@ -69,30 +69,16 @@ func (a *algDir) ensure() error {
 	if a.dir != nil {
 		return nil
 	}
-	err := a.s.makeDir(a.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = a.ensureParent()
+	err := a.s.makeDirs(a.path)
+	if errors.Is(err, fs.ErrNotExist) { // somebody has removed blobs/
+		if err = a.s.makeDirs(a.s.blobsPath()); err == nil {
+			err = a.s.makeDirs(a.path)
+		}
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		a.dir, err = a.s.fs.OpenDir(a.path)
 	}
-	if err := vfs.SyncDir(a.s.fs, a.s.blobsPath()); err != nil {
-		return err
-	}
-	a.dir, err = a.s.fs.OpenDir(a.path)
 	return err
-}
-
-// ensureParent makes blobs/ again, which somebody has removed, and the
-// directory in it.
-func (a *algDir) ensureParent() error {
-	if err := a.s.makeDir(a.s.blobsPath()); err != nil {
-		return err
-	}
-	if err := vfs.SyncDir(a.s.fs, a.s.root); err != nil {
-		return err
-	}
-	return a.s.makeDir(a.path)
 }
 
 // forget makes the next ensure look again: the directory was removed.

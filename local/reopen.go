@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
 
@@ -17,28 +16,30 @@ import (
 )
 
 // reopen goes on with an ingestion that an earlier writer left.
-func (s *Store) reopen(ctx context.Context, path string, v saved, req request) (w *writer, err error) {
-	w = newWriter(s, path, v.header, req)
+func (s *Store) reopen(ctx context.Context, path string, v saved, req request) (*writer, error) {
+	w := newWriter(s, path, v.header, req)
 	w.status = v.status(s.boot)
-	w.status.Expected = req.expected
-	defer func() {
-		if err != nil {
-			w.closeFiles()
-		}
-	}()
-	if w.data, err = s.openData(filepath.Join(path, dataName)); err != nil {
-		return nil, err
+	if req.expected != "" {
+		w.status.Expected = req.expected
 	}
-	if w.state, err = s.fs.OpenFile(filepath.Join(path, stateName), os.O_RDWR, 0); err != nil {
-		return nil, err
-	}
-	if v.data, err = w.data.Stat(); err != nil {
-		return nil, err
-	}
-	if err = w.resume(ctx, v); err != nil {
+	if err := w.reopenFiles(ctx, v); err != nil {
+		w.closeFiles()
 		return nil, err
 	}
 	return w, nil
+}
+
+func (w *writer) reopenFiles(ctx context.Context, v saved) (err error) {
+	if w.data, err = w.s.openData(w.dataPath()); err != nil {
+		return err
+	}
+	if w.state, err = w.s.fs.OpenFile(w.statePath(), os.O_RDWR, 0); err != nil {
+		return err
+	}
+	if v.data, err = w.data.Stat(); err != nil {
+		return err
+	}
+	return w.resume(ctx, v)
 }
 
 // openData opens a data file for writing, also one that a Commit which then

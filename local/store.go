@@ -110,17 +110,12 @@ func (s *Store) open() error {
 	if err := s.takeLock(); err != nil {
 		return err
 	}
-	for _, path := range []string{s.blobsPath(), s.ingestsPath()} {
-		if err := s.makeDir(path); err != nil {
-			return err
-		}
+	if err := s.makeDirs(s.blobsPath(), s.ingestsPath()); err != nil {
+		return err
 	}
-	// What is there may have been made by a process that died before it was
-	// durable: its entries are synced each time.
-	for _, path := range []string{s.root, s.blobsPath()} {
-		if err := vfs.SyncDir(s.fs, path); err != nil {
-			return err
-		}
+	// A process that died may have made blobs/<alg> and not synced it.
+	if err := vfs.SyncDir(s.fs, s.blobsPath()); err != nil {
+		return err
 	}
 	if err := s.probe(); err != nil {
 		return err
@@ -153,26 +148,47 @@ func (s *Store) makeRoot(path string) error {
 	if err := s.makeRoot(parent); err != nil {
 		return err
 	}
-	if err := s.fs.Mkdir(path, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return vfs.SyncDir(s.fs, parent)
+	return s.makeDirs(path)
 }
 
-// makeDir makes a directory in one that is there. The entry is not synced.
-func (s *Store) makeDir(path string) error {
-	err := s.fs.Mkdir(path, dirMode)
-	if err == nil {
-		return nil
+// makeDirs makes the directories where they are missing and syncs the one that
+// they are all in. If that fails those that were made are removed again:
+// nothing may rely on them.
+func (s *Store) makeDirs(paths ...string) error {
+	var made []string
+	err := func() error {
+		for _, path := range paths {
+			fresh, err := s.makeDir(path)
+			if err != nil {
+				return err
+			}
+			if fresh {
+				made = append(made, path)
+			}
+		}
+		return vfs.SyncDir(s.fs, filepath.Dir(paths[0]))
+	}()
+	if err != nil {
+		for _, path := range made {
+			_ = s.fs.Remove(path)
+		}
+	}
+	return err
+}
+
+// makeDir reports whether it had to make the directory.
+func (s *Store) makeDir(path string) (fresh bool, err error) {
+	if err = s.fs.Mkdir(path, dirMode); err == nil {
+		return true, nil
 	}
 	info, lerr := s.fs.Lstat(path)
 	switch {
 	case lerr != nil:
-		return err
+		return false, err
 	case !info.Mode.IsDir():
-		return notDirectory(path)
+		return false, notDirectory(path)
 	}
-	return nil
+	return false, nil
 }
 
 func notDirectory(path string) error {

@@ -55,8 +55,8 @@ func Ops() []Op {
 
 // Fault wraps a file system to count its calls and to make some fail. A call
 // that fails does not reach the file system, except that a failing write
-// writes half of its bytes, a failing close closes, and a failing sync makes a
-// [Mem] forget what it should have made durable, as kernels do.
+// writes half of its bytes, a failing close closes, and a failing sync of a file
+// makes a [Mem] forget what it should have made durable, as kernels do.
 type Fault struct {
 	fs FS
 
@@ -286,7 +286,6 @@ func (d *faultDir) ReadNames(fn func(names []string) error) error {
 
 func (d *faultDir) Sync() error {
 	if err := d.f.call(OpSyncDir, d.name); err != nil {
-		forget(d.dir)
 		return err
 	}
 	return d.dir.Sync()
@@ -297,7 +296,7 @@ func (d *faultDir) Close() error {
 	return d.dir.Close()
 }
 
-// forget tells a file or directory in memory that a sync of it failed.
+// forget tells a file in memory that a sync of it failed.
 func forget(v any) {
 	if v, ok := v.(interface{ failSync() }); ok {
 		v.failSync()

@@ -337,12 +337,6 @@ func (d *memDir) Sync() error {
 	return nil
 }
 
-func (d *memDir) failSync() {
-	d.m.mu.Lock()
-	defer d.m.mu.Unlock()
-	clear(d.n.changed)
-}
-
 func (d *memDir) Close() error { return nil }
 
 type memFile struct {

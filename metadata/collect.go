@@ -15,9 +15,6 @@ import (
 	"github.com/cellarstore/cellar/gc"
 )
 
-// CollectOption changes how one collection works.
-type CollectOption func(*collection)
-
 // sweepBatch is how many digests are swept between two transactions.
 const sweepBatch = 256
 
@@ -74,7 +71,7 @@ type collection struct {
 // next collection tries again. So it does when ctx ends a collection: what was
 // removed stays removed, and ctx's error is returned. Stats tell what was done
 // in either case. One collection runs at a time; a second call waits.
-func (db *DB) GarbageCollect(ctx context.Context, opts ...CollectOption) (gc.Stats, error) {
+func (db *DB) GarbageCollect(ctx context.Context, opts ...gc.Option) (gc.Stats, error) {
 	if err := errors.Join(db.ready(ctx), db.shut()); err != nil {
 		return gc.Stats{}, err
 	}
@@ -84,9 +81,7 @@ func (db *DB) GarbageCollect(ctx context.Context, opts ...CollectOption) (gc.Sta
 	db.sweep.running.Lock()
 	defer db.sweep.running.Unlock()
 	c := &collection{db: db}
-	for _, opt := range opts {
-		opt(c)
-	}
+	_ = gc.NewOptions(opts...)
 	started := time.Now()
 	err := c.run(ctx)
 	c.stats.Elapsed = time.Since(started)

@@ -97,6 +97,7 @@ type DB struct {
 	ingests ingestTable
 	staging staging
 	sweep   sweepState
+	barrier barrier
 
 	deletions deletions
 

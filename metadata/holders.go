@@ -13,7 +13,6 @@ import (
 // the bucket of unheld ones, so that a collection finds garbage without
 // looking at what is not.
 
-
 // holders is what is known of a digest across namespaces: how many have a
 // record of it, and its size, which is the same in all. It is stored as two
 // uvarints. The zero value stands for a digest that nobody holds.

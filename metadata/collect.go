@@ -211,14 +211,15 @@ func (c *collection) sweepSuspects(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		switch outcome, err := c.sweepDigest(ctx, dgst); {
-		case err != nil:
+		c.db.sweep.forget(dgst) // before the sweep: what is suspected after it counts
+		outcome, err := c.sweepDigest(ctx, dgst)
+		if err != nil || outcome == busy {
+			c.db.sweep.suspect(dgst)
 			c.note(err)
-		case outcome == swept:
+		}
+		if outcome == swept {
+			c.db.digests.forgetSwept([]digest.Digest{dgst})
 			c.stats.Orphans++
-			c.db.sweep.forget(dgst)
-		case outcome == held:
-			c.db.sweep.forget(dgst)
 		}
 	}
 	return nil
@@ -238,7 +239,7 @@ func (c *collection) sweepUnheld(ctx context.Context) error {
 			return err
 		}
 		last = page[len(page)-1]
-		var done [][]byte
+		var done []digest.Digest
 		for _, key := range page {
 			dgst, err := parseDigestKey(key)
 			if err != nil {
@@ -248,8 +249,8 @@ func (c *collection) sweepUnheld(ctx context.Context) error {
 			switch outcome, err := c.sweepDigest(ctx, dgst); {
 			case err != nil:
 				c.note(err)
-			case outcome != busy:
-				done = append(done, key)
+			case outcome == swept:
+				done = append(done, dgst)
 			}
 		}
 		if err := c.db.dequeue(ctx, done); err != nil {
@@ -285,23 +286,30 @@ func seekAfter(cursor *bolt.Cursor, last []byte) (key, value []byte) {
 }
 
 // dequeue takes digests off the bucket of unheld ones, and what is staged of
-// them, unless a namespace holds them again.
-func (db *DB) dequeue(ctx context.Context, keys [][]byte) error {
-	if len(keys) == 0 {
+// them. A digest that somebody has taken since it was swept stays: its bytes may
+// be there again, unheld again, or about to be relied on together with what is
+// staged of them.
+func (db *DB) dequeue(ctx context.Context, dgsts []digest.Digest) error {
+	if len(dgsts) == 0 {
 		return nil
 	}
+	defer db.digests.forgetSwept(dgsts)
 	gone := map[digest.Digest]stagedBlob{}
 	return db.mutate(ctx, &mutation{
 		apply: func(tx *bolt.Tx) error {
 			clear(gone)
-			for _, key := range keys {
-				if err := tx.Bucket(bucketUnheld).Delete(key); err != nil {
-					return err
-				}
-				if h, err := holdersOf(tx, key); err != nil || h.count > 0 {
+			for _, dgst := range dgsts {
+				if !db.digests.isSwept(dgst) {
 					continue
 				}
-				if err := dropStaged(tx, key, gone); err != nil {
+				key, err := keyOf(dgst)
+				if err != nil {
+					return err
+				}
+				if err := tx.Bucket(bucketUnheld).Delete(key.bytes()); err != nil {
+					return err
+				}
+				if err := dropStaged(tx, key.bytes(), gone); err != nil {
 					return err
 				}
 			}
@@ -359,13 +367,13 @@ func (c *collection) sweepDigest(ctx context.Context, dgst digest.Digest) (sweep
 		return held, nil
 	}
 	size, err := c.db.blobs.Remove(ctx, dgst)
-	switch {
-	case errdefs.IsNotFound(err):
-		return swept, nil
-	case err != nil:
+	if err != nil && !errdefs.IsNotFound(err) {
 		return busy, fmt.Errorf("remove bytes of %s: %w", dgst, err)
 	}
-	c.stats.Blobs++
-	c.stats.Bytes += size
+	c.db.digests.markSwept(dgst)
+	if err == nil {
+		c.stats.Blobs++
+		c.stats.Bytes += size
+	}
 	return swept, nil
 }

@@ -17,6 +17,9 @@ import (
 type digestLocks struct {
 	mu   sync.Mutex
 	held map[digest.Digest]*digestLock
+	// swept has the digests whose bytes a collection has removed and that
+	// nobody has taken since. Only those may leave the collection's queue.
+	swept map[digest.Digest]struct{}
 }
 
 type digestLock struct {
@@ -38,6 +41,7 @@ func (l *digestLocks) share(ctx context.Context, dgst digest.Digest) (func(), er
 		}
 		if lock.freed == nil {
 			lock.shared++
+			delete(l.swept, dgst)
 			l.mu.Unlock()
 			return func() { l.unshare(dgst, lock) }, nil
 		}
@@ -76,4 +80,31 @@ func (l *digestLocks) tryExclude(dgst digest.Digest) (release func(), ok bool) {
 		delete(l.held, dgst)
 		close(lock.freed)
 	}, true
+}
+
+// markSwept notes that the bytes of dgst are gone. The caller holds its lock
+// exclusively.
+func (l *digestLocks) markSwept(dgst digest.Digest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.swept == nil {
+		l.swept = map[digest.Digest]struct{}{}
+	}
+	l.swept[dgst] = struct{}{}
+}
+
+// isSwept reports whether nobody has taken dgst since its bytes were removed.
+func (l *digestLocks) isSwept(dgst digest.Digest) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, swept := l.swept[dgst]
+	return swept
+}
+
+func (l *digestLocks) forgetSwept(dgsts []digest.Digest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, dgst := range dgsts {
+		delete(l.swept, dgst)
+	}
 }

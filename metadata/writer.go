@@ -66,7 +66,8 @@ type smallBody struct {
 }
 
 func newSmallBody(alg digest.Algorithm) *smallBody {
-	return &smallBody{alg: alg, hash: alg.Hash()}
+	// data is never nil: no bytes at all have to be made durable as well.
+	return &smallBody{alg: alg, hash: alg.Hash(), data: []byte{}}
 }
 
 func (b *smallBody) write(p []byte) {

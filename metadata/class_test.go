@@ -7,6 +7,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/stretchr/testify/require"
+
+	"github.com/cellarstore/cellar/namespaces"
 )
 
 // Short names for the classes of errors.
@@ -42,3 +44,6 @@ func classesOf(err error) []error {
 	}
 	return found
 }
+
+// withContent deletes a namespace with what it holds.
+func withContent() namespaces.DeleteOpt { return namespaces.WithContent() }

@@ -316,4 +316,3 @@ type placeFails struct{ cellar.RawStore }
 func (placeFails) Place(context.Context, digest.Digest, []byte) error {
 	return errors.Join(errExhausted, syscall.ENOSPC)
 }
-

@@ -75,6 +75,32 @@ func TestMetadataOverAnyStore(t *testing.T) {
 	storetest.RunTenants(t, tenancy)
 }
 
+// Random histories give the same answers as on the model.
+func TestHistories(t *testing.T) {
+	for name, tenancy := range map[string]storetest.Tenancy{
+		"model":    storetest.ModelTenancy(storetest.Rules{Shared: true}),
+		"local":    localTenancy(),
+		"isolated": metadataTenancy(metadata.Isolated, openLocal),
+		"shared":   metadataTenancy(metadata.Shared, openLocal),
+	} {
+		t.Run(name, func(t *testing.T) { storetest.RunHistories(t, tenancy) })
+	}
+}
+
+// localTenancy is a raw store as a pool of one namespace.
+func localTenancy() storetest.Tenancy {
+	return storetest.Tenancy{
+		Rules: storetest.Rules{NoLabels: true},
+		Open: func(t testing.TB, dir string, now func() time.Time) storetest.Pool {
+			raw := openLocal(t, dir, now)
+			return storetest.Pool{
+				Namespace: func(string) (cellar.Store, error) { return raw.Store, nil },
+				Close:     raw.Close,
+			}
+		},
+	}
+}
+
 // opener opens a raw store.
 type opener func(t testing.TB, dir string, now func() time.Time) storetest.Handle
 

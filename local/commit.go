@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -98,7 +99,11 @@ func (w *writer) commit(ctx context.Context, dgst digest.Digest) error {
 		_ = w.s.drop(w.path)
 		return w.committed(dgst, existed)
 	}
-	if err := w.makeDurable(); err != nil {
+	created := w.s.time()
+	if existed {
+		created = there.ModTime // for whoever asks, nothing has changed
+	}
+	if err := w.makeDurable(created); err != nil {
 		return err
 	}
 	if err := w.s.put(w.dataPath(), dgst); err != nil {
@@ -129,15 +134,16 @@ func (w *writer) committed(dgst digest.Digest, existed bool) error {
 	return nil
 }
 
-// makeDurable gives the file the mode and time of content and syncs it.
-func (w *writer) makeDurable() error {
+// makeDurable gives the file the mode of content, and the time at which it
+// became that, and syncs it.
+func (w *writer) makeDurable(created time.Time) error {
 	if err := w.wait(); err != nil {
 		return err
 	}
 	if err := w.fit(); err != nil {
 		return err
 	}
-	if err := w.seal(w.s.time()); err != nil {
+	if err := w.seal(created); err != nil {
 		w.unseal()
 		return err
 	}

@@ -121,6 +121,22 @@ var commitPromises = []promise{
 			e.requireContent(dgst, p)
 		}
 	}},
+	{"content that was there when the store was opened is AlreadyExists and stays as it is", func(e *env) {
+		for _, n := range sizes {
+			e.put(blob("from before", n))
+		}
+		before := walk(e, e.ctx, e.store)
+		e.reopen()
+		for _, n := range sizes {
+			p := blob("from before", n)
+			w := e.open("ref")
+			e.write(w, p)
+			requireClass(e, w.Commit(e.ctx, 0, ""), errdefs.ErrAlreadyExists)
+			e.requireContent(digest.FromBytes(p), p)
+			e.requireNoIngestion("ref")
+		}
+		require.Equal(e, before, walk(e, e.ctx, e.store))
+	}},
 	{"the error of an option is returned and leaves the ingestion", func(e *env) {
 		refused := errors.New("refused")
 		w := e.open("ref")

@@ -211,12 +211,12 @@ func (t *tenant) Update(ctx context.Context, info cellar.Info, fieldpaths ...str
 		return cellar.Info{}, err
 	}
 	defer t.m.mu.Unlock()
-	if t.m.rules.NoLabels {
-		return cellar.Info{}, fmt.Errorf("labels are not kept: %w", errdefs.ErrFailedPrecondition)
-	}
 	stored, ok := t.content[info.Digest]
-	if !ok {
+	switch {
+	case !ok:
 		return cellar.Info{}, t.missing(info.Digest)
+	case t.m.rules.NoLabels:
+		return cellar.Info{}, fmt.Errorf("labels are not kept: %w", errdefs.ErrFailedPrecondition)
 	}
 	updated, err := relabel(stored.Labels, info.Labels, fieldpaths)
 	if err != nil {

@@ -223,11 +223,20 @@ func (w *modelWriter) Commit(ctx context.Context, size int64, expected digest.Di
 	return nil
 }
 
-// propose describes what a commit makes, or says why it can't be.
+// propose describes what a commit makes, or says why it can't be: what is
+// malformed before what does not match.
 func (w *modelWriter) propose(ctx context.Context, size int64, expected digest.Digest, opts []cellar.Opt) (cellar.Info, error) {
 	var info cellar.Info
 	if err := ctx.Err(); err != nil {
 		return info, err
+	}
+	if size < 0 {
+		return info, fmt.Errorf("commit of %d bytes: %w", size, errdefs.ErrInvalidArgument)
+	}
+	if expected != "" {
+		if err := cellar.ValidateDigest(expected); err != nil {
+			return info, err
+		}
 	}
 	for _, opt := range opts {
 		if err := opt(&info); err != nil {
@@ -250,23 +259,15 @@ func (w *modelWriter) propose(ctx context.Context, size int64, expected digest.D
 // digest that it has.
 func (w *modelWriter) verify(size int64, expected digest.Digest) (digest.Digest, error) {
 	have := w.t.m.statusOf(w.ing).Offset
-	if size < 0 {
-		return "", fmt.Errorf("commit of %d bytes: %w", size, errdefs.ErrInvalidArgument)
-	}
 	if size > 0 && size != have {
 		return "", fmt.Errorf("ingestion has %d bytes, not %d: %w", have, size, errdefs.ErrFailedPrecondition)
 	}
 	dgst := w.sum()
-	if expected != "" {
-		if err := cellar.ValidateDigest(expected); err != nil {
-			return "", err
-		}
-		if w.ing.adopted == "" {
-			dgst = expected.Algorithm().FromBytes(w.ing.data)
-		}
-		if dgst != expected {
-			return "", fmt.Errorf("ingestion has digest %s, not %s: %w", dgst, expected, errdefs.ErrFailedPrecondition)
-		}
+	if expected != "" && w.ing.adopted == "" {
+		dgst = expected.Algorithm().FromBytes(w.ing.data)
+	}
+	if expected != "" && dgst != expected {
+		return "", fmt.Errorf("ingestion has digest %s, not %s: %w", dgst, expected, errdefs.ErrFailedPrecondition)
 	}
 	if _, ok := w.t.m.pool[w.ing.adopted]; w.ing.adopted != "" && !ok {
 		return "", w.t.missing(w.ing.adopted)

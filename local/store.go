@@ -137,7 +137,7 @@ func (s *Store) makeRoot(path string) error {
 	case err == nil && !info.Mode.IsDir():
 		return notDirectory(path)
 	case err == nil:
-		return nil
+		return s.syncParent(path)
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
@@ -149,6 +149,21 @@ func (s *Store) makeRoot(path string) error {
 		return err
 	}
 	return s.makeDirs(path)
+}
+
+// syncParent makes the entry of a directory durable that is there: a process
+// that died may have made it and not come to that. Where the parent is none of
+// ours to open, others made the entry.
+func (s *Store) syncParent(path string) error {
+	dir, err := s.fs.OpenDir(filepath.Dir(path))
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
 }
 
 // makeDirs makes the directories where they are missing and syncs the one that

@@ -196,16 +196,15 @@ func (db *DB) settle(ctx context.Context) error {
 	if err != nil && len(failed) == 0 {
 		return err
 	}
+	var errs []error
 	for _, f := range failed {
 		delete(settled, f.Digest)
-		if again := db.placeAgain(ctx, f.Digest); again != nil {
-			err = errors.Join(err, again)
+		held, err := db.placeAgain(ctx, f.Digest)
+		if held || err != nil {
+			errs = append(errs, f, err)
 		}
 	}
-	if unstaged := db.unstageAll(ctx, settled); unstaged != nil {
-		return errors.Join(err, unstaged)
-	}
-	return err
+	return errors.Join(append(errs, db.unstageAll(ctx, settled))...)
 }
 
 // settleErrors finds the SettleErrors in a tree of errors.
@@ -228,30 +227,35 @@ func settleErrors(err error) []*cellar.SettleError {
 }
 
 // placeAgain writes the file of a staged blob anew, unless nobody holds it any
-// more: then the file may have been collected.
-func (db *DB) placeAgain(ctx context.Context, dgst digest.Digest) error {
+// more: then the file may have been collected, and its entry goes with the next
+// collection. It reports whether somebody does.
+func (db *DB) placeAgain(ctx context.Context, dgst digest.Digest) (held bool, err error) {
 	key, err := keyOf(dgst)
 	if err != nil {
-		return err
+		return false, err
 	}
 	release, err := db.holdDigest(ctx, dgst)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer release()
 	var data []byte
 	err = db.read(ctx, func(tx *bolt.Tx) error {
 		h, err := holdersOf(tx, key.bytes())
-		if value := tx.Bucket(bucketStaged).Get(key.bytes()); h.count > 0 && value != nil && err == nil {
+		if err != nil || h.count == 0 {
+			return err
+		}
+		held = true
+		if value := tx.Bucket(bucketStaged).Get(key.bytes()); value != nil {
 			_, data, err = decodeStaged(value)
 			data = append([]byte{}, data...)
 		}
 		return err
 	})
 	if err != nil || data == nil {
-		return err
+		return held, err
 	}
-	return db.blobs.Place(ctx, dgst, data)
+	return held, db.blobs.Place(ctx, dgst, data)
 }
 
 func (db *DB) unstageAll(ctx context.Context, settled map[digest.Digest]stagedBlob) error {

@@ -145,6 +145,22 @@ func TestRestagedDuringSettle(t *testing.T) {
 	require.Zero(t, w.db.StagedBytes())
 }
 
+// That a file is missing which nobody holds any more is no failure: after a
+// crash it may never have been there.
+func TestSettleOfWhatIsGone(t *testing.T) {
+	w := newWorld(t)
+	p := blob("kept", small)
+	w.put("a", p)
+	w.delete("a", w.put("a", blob("gone", small)))
+	w.powerLoss(1, 0)
+	require.Len(t, w.stored(), 1)
+	require.NoError(t, w.db.Settle(t.Context()))
+	require.Len(t, w.db.Staged(), 1, "the other one is flushed")
+	w.collect()
+	require.Empty(t, w.db.Staged())
+	w.requireContent("a", p)
+}
+
 // A file whose flush fails is written anew from the database and stays staged
 // until a flush of the new file works.
 func TestSettleFails(t *testing.T) {

@@ -46,6 +46,7 @@ func (r Resource) String() string { return r.Type + " " + r.ID }
 // Validate returns NotImplemented for a type that is not known, and
 // InvalidArgument for one that has too many parts or too few, for content
 // whose id is no digest, and for an id that is empty or longer than 4096 bytes.
+// The name of a snapshotter has that limit too, and no zero byte.
 func (r Resource) Validate() error {
 	kind, name, named := strings.Cut(r.Type, "/")
 	switch kind {
@@ -54,7 +55,7 @@ func (r Resource) Validate() error {
 			return r.refuse("the type has more than one part")
 		}
 	case Snapshots:
-		if name == "" || strings.Contains(name, "/") {
+		if name == "" || len(name) > maxResourceID || strings.ContainsAny(name, "/\x00") {
 			return r.refuse(`the type is not "snapshots/" and a name`)
 		}
 	default:

@@ -16,14 +16,18 @@ import (
 // version is refused; one of a lower version would be migrated here.
 const schemaVersion = 1
 
-// The buckets of the database. All lie at the top level, so that finding a
-// record takes one descent for its bucket and one for its key.
+// The buckets of the database. Those of records lie at the top level, so that
+// finding one takes one descent for its bucket and one for its key.
 //
 //	meta                       version -> uvarint
 //	namespaces   <name>        -> namespace record
 //	lenders      <name>        -> nothing; the namespaces that lend their content
 //	content/<ns> <digest key>  -> content record
 //	ingests/<ns> <ref>         -> ingest record
+//	leases/<ns>  <id>          -> lease record
+//	leased/<ns>  <id>          -> bucket of what the lease holds; it is there if it
+//	                              ever held anything
+//	             <resource>    -> nothing; see resourceKey
 //	holders      <digest key>  -> how many namespaces hold the digest, and its size
 //	unheld       <digest key>  -> nothing; blobs that lost their last holder
 //	staged       <digest key>  -> uvarint sequence, then the bytes of the blob
@@ -45,6 +49,8 @@ var fixedBuckets = [][]byte{bucketMeta, bucketNamespaces, bucketLenders, bucketH
 const (
 	contentPrefix = "content/"
 	ingestsPrefix = "ingests/"
+	leasesPrefix  = "leases/"
+	leasedPrefix  = "leased/"
 )
 
 func contentBucket(tx *bolt.Tx, ns string) *bolt.Bucket {
@@ -76,6 +82,11 @@ type digestKey struct {
 
 // bytes returns the key. It is valid as long as k is.
 func (k *digestKey) bytes() []byte { return k.buf[:k.len] }
+
+// set makes k the key that b is.
+func (k *digestKey) set(b []byte) {
+	k.len = uint8(copy(k.buf[:], b))
+}
 
 // newDigestKey returns the key of a valid digest.
 func newDigestKey(dgst digest.Digest) (digestKey, error) {

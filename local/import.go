@@ -182,12 +182,12 @@ func (im *fileImport) run(ctx context.Context) (total int64, err error) {
 		}
 		return im.hash(ctx, 0, info.Size())
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	copying, cancel := context.WithCancel(ctx)
 	copied := make(chan int64)
 	result := make(chan error, 1)
 	go func() {
 		defer close(copied)
-		result <- im.copy(ctx, copied)
+		result <- im.copy(copying, copied)
 	}()
 	for n := range copied {
 		m, herr := im.hash(ctx, total, n)

@@ -244,7 +244,9 @@ func (w *writer) abort() (bool, error) {
 // returns from now on.
 func (w *writer) condemn(cause error) error {
 	w.fate = fmt.Errorf("the data could not be made durable and is dropped: %w: %w", errdefs.ErrDataLoss, cause)
-	_ = w.s.drop(w.path)
+	if w.s.drop(w.path) != nil {
+		_ = w.state.Truncate(0) // so that no other process resumes it either
+	}
 	return w.fate
 }
 

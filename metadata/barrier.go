@@ -8,9 +8,10 @@ import (
 
 // barrier is the write barrier of a running collection: it gathers what
 // mutations made reachable since the collection's snapshot was taken. They note
-// it in their committed functions, that is between transactions, and the
-// collector takes the snapshot and begins to listen between transactions too;
-// so nothing falls between the two.
+// it in their apply functions, so that an unlinking mutation which follows in
+// the same transaction knows of it, and the collector takes the snapshot and
+// begins to listen between two transactions; so nothing falls between. A note
+// whose transaction fails keeps something until the next collection, no more.
 type barrier struct {
 	mu     sync.Mutex
 	active bool
@@ -18,13 +19,15 @@ type barrier struct {
 }
 
 // note says that the content of key in namespace ns may have become reachable,
-// or was reported to a caller who may rely on it.
-func (b *barrier) note(ns string, key digestKey) {
+// or was reported to a caller who may rely on it. It reports whether a
+// collection listens.
+func (b *barrier) note(ns string, key digestKey) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.active {
 		b.noted[ns] = append(b.noted[ns], key)
 	}
+	return b.active
 }
 
 // raise begins to listen.
@@ -61,4 +64,11 @@ func (db *DB) snapshot() (tx *bolt.Tx, err error) {
 		db.barrier.raise()
 	}
 	return tx, err
+}
+
+// endRead ends a read transaction.
+func (db *DB) endRead(tx *bolt.Tx) {
+	if err := db.guard(tx.Rollback); err != nil {
+		db.log.Warn("end of a read transaction", "error", err)
+	}
 }

@@ -4,73 +4,48 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/cellarstore/cellar"
 	"github.com/cellarstore/cellar/gc"
 )
 
-// sweepBatch is how many digests are swept between two transactions.
-const sweepBatch = 256
-
-// sweepState is what one collection leaves for the next.
-type sweepState struct {
-	running sync.Mutex
-	// listed is whether the raw store was searched for bytes without a record
-	// since the database was opened. Before that, a crash of any process may
-	// have left some; afterwards this process knows of its own.
-	listed bool
-
-	mu       sync.Mutex
-	suspects map[digest.Digest]struct{}
-}
-
-// suspect notes bytes that may have no record.
-func (s *sweepState) suspect(dgst digest.Digest) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.suspects == nil {
-		s.suspects = map[digest.Digest]struct{}{}
-	}
-	s.suspects[dgst] = struct{}{}
-}
-
-func (s *sweepState) forget(dgst digest.Digest) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.suspects, dgst)
-}
-
-func (s *sweepState) allSuspects() []digest.Digest {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make([]digest.Digest, 0, len(s.suspects))
-	for dgst := range s.suspects {
-		all = append(all, dgst)
-	}
-	return all
-}
-
-// collection is one run of the collector.
+// collection is one run of the collector. docs/gc.md has the protocol and why
+// it loses nothing.
 type collection struct {
 	db    *DB
+	now   time.Time
+	grace time.Duration
 	stats gc.Stats
 	errs  []error
+
+	// seen is how much had changed when the snapshot was taken.
+	seen uint64
+	// next is when the first thing ends that kept something.
+	next time.Time
+	// borrowed is the content that ingestions have taken over, by namespace.
+	borrowed map[string][]digestKey
+	graphs   []*nodeGraph
 }
 
-// GarbageCollect removes the bytes of content that no namespace holds, whoever
-// left them, and ingestions whose time is over. Writers and readers go on
-// meanwhile. What a writer, a reader or another ingestion uses stays.
+// GarbageCollect removes what nothing needs any more: records that no root,
+// lease, ingestion or grace period keeps, leases and ingestions whose time is
+// over, and bytes that no namespace holds, whoever left them.
+//
+// Writers and readers go on meanwhile. What they write, refer to, lease or are
+// told exists while a collection runs is kept by it. Content is safe for
+// Options.Grace after it was written, or was found to be there by a Writer.
 //
 // A failure to remove one thing is returned and does not keep the others; the
-// next collection tries again. So it does when ctx ends a collection: what was
-// removed stays removed, and ctx's error is returned. Stats tell what was done
-// in either case. One collection runs at a time; a second call waits.
+// next collection tries again. When ctx ends, so does the collection: what was
+// removed stays removed, the rest is for the next one, and ctx's error is
+// returned. Stats tell what was done in any case. One collection runs at a time;
+// a second call waits for its turn or for its ctx. If nothing has changed since
+// the last one, a collection costs next to nothing. It can't be called inside
+// Update.
 func (db *DB) GarbageCollect(ctx context.Context, opts ...gc.Option) (gc.Stats, error) {
 	if err := errors.Join(db.ready(ctx), db.shut()); err != nil {
 		return gc.Stats{}, err
@@ -78,25 +53,68 @@ func (db *DB) GarbageCollect(ctx context.Context, opts ...gc.Option) (gc.Stats, 
 	if transactionFrom(ctx, db) != nil {
 		return gc.Stats{}, fmt.Errorf("collect inside Update: %w", errdefs.ErrFailedPrecondition)
 	}
-	db.sweep.running.Lock()
-	defer db.sweep.running.Unlock()
-	c := &collection{db: db}
-	_ = gc.NewOptions(opts...)
+	select {
+	case db.sweep.turn <- struct{}{}:
+		defer func() { <-db.sweep.turn }()
+	case <-ctx.Done():
+		return gc.Stats{}, ctx.Err()
+	}
+	c := db.newCollection(gc.NewOptions(opts...))
 	started := time.Now()
 	err := c.run(ctx)
 	c.stats.Elapsed = time.Since(started)
+	c.stats.Errors = len(c.errs)
 	return c.stats, errors.Join(append(c.errs, err)...)
 }
 
-func (c *collection) run(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{
-		c.db.flush, c.expireIngests, c.removeStrayIngests, c.findOrphans, c.sweepSuspects, c.sweepUnheld,
-	} {
-		if err := step(ctx); err != nil {
-			return err
-		}
+func (db *DB) newCollection(o gc.Options) *collection {
+	c := &collection{db: db, now: db.now(), grace: db.opts.Grace}
+	if o.Grace != nil {
+		c.grace = *o.Grace
 	}
+	c.stats.Namespaces = map[string]gc.NamespaceStats{}
+	return c
+}
+
+func (c *collection) run(ctx context.Context) error {
+	if err := c.db.flush(ctx); err != nil {
+		return err
+	}
+	c.hearRawStore()
+	if c.atRest() {
+		return nil
+	}
+	c.db.sweep.rest.valid = false
+	expiry := c.db.expiry.take()
+	err := c.collect(ctx)
+	if err != nil || len(c.errs) > 0 {
+		c.db.expiry.advance(expiry)
+		return err
+	}
+	c.db.expiry.advance(c.next)
+	c.db.sweep.rest = rest{valid: true, grace: c.grace, mutations: c.seen, next: c.next}
 	return nil
+}
+
+func (c *collection) collect(ctx context.Context) error {
+	defer c.db.barrier.lower()
+	if err := c.timed(&c.stats.Mark, c.mark)(ctx); err != nil {
+		return err
+	}
+	if err := c.timed(&c.stats.Unlink, c.unlink)(ctx); err != nil {
+		return err
+	}
+	c.db.barrier.lower()
+	return c.timed(&c.stats.Sweep, c.sweepAll)(ctx)
+}
+
+// timed makes a phase note how long it took.
+func (c *collection) timed(took *time.Duration, phase func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		started := time.Now()
+		defer func() { *took = time.Since(started) }()
+		return phase(ctx)
+	}
 }
 
 // note keeps an error that does not end the collection.
@@ -106,274 +124,110 @@ func (c *collection) note(err error) {
 	}
 }
 
-// expireIngests drops ingestions that nobody has had open for too long.
-func (c *collection) expireIngests(ctx context.Context) error {
-	now := c.db.now()
-	over := c.db.ingests.list(func(e *ingest) bool {
-		return e.writer == nil && !e.record.expires.IsZero() && now.After(e.record.expires)
-	})
-	for _, e := range over {
-		if err := ctx.Err(); err != nil {
+// rest is what a complete collection knows of the next: as long as nothing has
+// changed and nothing has ended, there is nothing to do.
+type rest struct {
+	valid     bool
+	grace     time.Duration
+	mutations uint64
+	next      time.Time
+}
+
+func (c *collection) atRest() bool {
+	r := c.db.sweep.rest
+	return r.valid && r.grace == c.grace && r.mutations == c.db.activity.mutations.Load() &&
+		(r.next.IsZero() || !c.now.After(r.next)) && !c.db.sweep.hasSuspects()
+}
+
+// mark finds what is reachable in every namespace of a snapshot. The barrier is
+// up when it returns, even with an error.
+func (c *collection) mark(ctx context.Context) error {
+	tx, err := c.db.snapshot()
+	if err != nil {
+		return err
+	}
+	defer c.db.endRead(tx)
+	return c.db.guard(func() error {
+		c.seen = c.db.activity.mutations.Load()
+		if err := c.considerIngests(tx); err != nil {
 			return err
 		}
-		removed, err := c.db.expire(ctx, e)
-		c.note(err)
-		if removed {
+		names, err := namespaceNames(tx)
+		if err != nil {
+			return err
+		}
+		for _, ns := range names {
+			g, err := c.markNamespace(ctx, tx, ns)
+			if err != nil {
+				return err
+			}
+			var next time.Time
+			if next, g.leasesOver, err = leaseExpiry(tx, ns, c.now); err != nil {
+				return err
+			}
+			c.next = earliest(c.next, earliest(g.nextExpiry, next))
+			c.stats.Live += g.marks.Live()
+			c.graphs = append(c.graphs, g)
+		}
+		c.note(damages(c.graphs))
+		return nil
+	})
+}
+
+func namespaceNames(tx *bolt.Tx) (names []string, err error) {
+	err = tx.Bucket(bucketNamespaces).ForEach(func(name, _ []byte) error {
+		names = append(names, string(name))
+		return nil
+	})
+	return names, err
+}
+
+// considerIngests decides which ingestions are over, drops those, and notes
+// what the others have taken over.
+func (c *collection) considerIngests(tx *bolt.Tx) error {
+	c.borrowed = map[string][]digestKey{}
+	leased := map[string]map[string]bool{}
+	for _, e := range c.db.ingests.list(func(*ingest) bool { return true }) {
+		ns := e.key.ns
+		if leased[ns] == nil {
+			held, err := leasedIngests(tx, ns, c.now)
+			if err != nil {
+				return err
+			}
+			if leased[ns] = held; held == nil {
+				leased[ns] = map[string]bool{}
+			}
+		}
+		c.considerIngest(e, leased[ns][e.key.ref])
+	}
+	return nil
+}
+
+func (c *collection) considerIngest(e *ingest, leased bool) {
+	record, open := c.db.ingests.state(e)
+	if !open && !leased && !c.now.Before(record.expires) {
+		if removed, err := c.db.expire(context.Background(), e); err != nil {
+			c.note(fmt.Errorf("remove ingestion %s in %q: %w", cellar.Shorten(e.key.ref), e.key.ns, err))
+		} else if removed {
+			c.count(e.key.ns, func(n *gc.NamespaceStats) { n.Ingests++ })
 			c.stats.Ingests++
 		}
+		return
 	}
-	return c.db.flush(ctx)
-}
-
-// expire drops e unless somebody has opened it meanwhile.
-func (db *DB) expire(ctx context.Context, e *ingest) (removed bool, err error) {
-	holder := &writer{state: writerAborted}
-	held, err := db.ingests.acquire(e.key, holder, db.now())
-	if err != nil {
-		return false, nil //nolint:nilerr // in use again
+	if !open && !leased {
+		c.next = earliest(c.next, record.expires)
 	}
-	if held != e {
-		db.ingests.release(held, holder, false)
-		return false, nil
+	if record.borrowed == "" {
+		return
 	}
-	err = db.discard(ctx, e, holder)
-	return err == nil, err
-}
-
-// removeStrayIngests drops ingestions of the raw store that no entry of the
-// table stands for, once they are old.
-func (c *collection) removeStrayIngests(ctx context.Context) error {
-	statuses, err := c.db.blobs.ListStatuses(ctx)
-	if err != nil {
-		return err
-	}
-	known := map[string]bool{}
-	for _, e := range c.db.ingests.list(func(*ingest) bool { return true }) {
-		known[e.key.rawRef()] = true
-	}
-	oldest := c.db.now().Add(-c.db.opts.IngestExpiry)
-	for _, status := range statuses {
-		if known[status.Ref] || !status.UpdatedAt.Before(oldest) {
-			continue
-		}
-		if err := c.db.blobs.Abort(ctx, status.Ref); err != nil {
-			c.note(fmt.Errorf("remove stray ingestion %s: %w", cellar.Shorten(status.Ref), err))
-			continue
-		}
-		c.stats.Ingests++
-	}
-	return nil
-}
-
-// findOrphans looks for bytes without a record that a crash may have left. It
-// reads the names of all blobs, but once only after the database was opened,
-// and no lock is held.
-func (c *collection) findOrphans(ctx context.Context) error {
-	for _, dgst := range c.db.blobs.Committed() {
-		c.db.sweep.suspect(dgst)
-	}
-	if c.db.sweep.listed && stages(c.db.blobs) {
-		return nil
-	}
-	var batch []digest.Digest
-	err := c.db.blobs.Walk(ctx, func(info cellar.Info) error {
-		if batch = append(batch, info.Digest); len(batch) < sweepBatch {
-			return nil
-		}
-		err := c.db.suspectUnheld(ctx, batch)
-		batch = batch[:0]
-		return err
-	})
-	if err == nil {
-		err = c.db.suspectUnheld(ctx, batch)
-	}
-	c.db.sweep.listed = err == nil
-	return err
-}
-
-// suspectUnheld notes those of dgsts that no namespace holds.
-func (db *DB) suspectUnheld(ctx context.Context, dgsts []digest.Digest) error {
-	return db.read(ctx, func(tx *bolt.Tx) error {
-		holders := tx.Bucket(bucketHolders)
-		for _, dgst := range dgsts {
-			key, err := keyOf(dgst)
-			if err == nil && holders.Get(key.bytes()) == nil {
-				db.sweep.suspect(dgst)
-			}
-		}
-		return nil
-	})
-}
-
-// sweepSuspects removes bytes that turned out to have no record.
-func (c *collection) sweepSuspects(ctx context.Context) error {
-	for _, dgst := range c.db.sweep.allSuspects() {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		c.db.sweep.forget(dgst) // before the sweep: what is suspected after it counts
-		outcome, err := c.sweepDigest(ctx, dgst)
-		if err != nil || outcome == busy {
-			c.db.sweep.suspect(dgst)
-			c.note(err)
-		}
-		if outcome == swept {
-			c.db.digests.forgetSwept([]digest.Digest{dgst})
-			c.stats.Orphans++
-		}
-	}
-	return nil
-}
-
-// sweepUnheld works off the bucket of digests that lost their last holder. A
-// digest leaves it in a transaction after its bytes are gone; a crash between
-// the two leaves an entry without bytes, which is harmless.
-func (c *collection) sweepUnheld(ctx context.Context) error {
-	var last []byte
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		page, err := c.db.unheldAfter(ctx, last)
-		if err != nil || len(page) == 0 {
-			return err
-		}
-		last = page[len(page)-1]
-		var done []digest.Digest
-		for _, key := range page {
-			dgst, err := parseDigestKey(key)
-			if err != nil {
-				c.note(err)
-				continue
-			}
-			switch outcome, err := c.sweepDigest(ctx, dgst); {
-			case err != nil:
-				c.note(err)
-			case outcome == swept:
-				done = append(done, dgst)
-			}
-		}
-		if err := c.db.dequeue(ctx, done); err != nil {
-			return err
-		}
+	if key, err := newDigestKey(record.borrowed); err == nil {
+		c.borrowed[e.key.ns] = append(c.borrowed[e.key.ns], key)
 	}
 }
 
-// unheldAfter returns the next keys of unheld digests.
-func (db *DB) unheldAfter(ctx context.Context, last []byte) (page [][]byte, err error) {
-	err = db.read(ctx, func(tx *bolt.Tx) error {
-		page = nil
-		cursor := tx.Bucket(bucketUnheld).Cursor()
-		for key, _ := seekAfter(cursor, last); key != nil && len(page) < sweepBatch; key, _ = cursor.Next() {
-			page = append(page, append([]byte(nil), key...))
-		}
-		return nil
-	})
-	return page, err
-}
-
-// seekAfter moves the cursor to the first key after last, the first of all if
-// last is nil.
-func seekAfter(cursor *bolt.Cursor, last []byte) (key, value []byte) {
-	if last == nil {
-		return cursor.First()
-	}
-	key, value = cursor.Seek(last)
-	if string(key) == string(last) && key != nil {
-		return cursor.Next()
-	}
-	return key, value
-}
-
-// dequeue takes digests off the bucket of unheld ones, and what is staged of
-// them. A digest that somebody has taken since it was swept stays: its bytes may
-// be there again, unheld again, or about to be relied on together with what is
-// staged of them.
-func (db *DB) dequeue(ctx context.Context, dgsts []digest.Digest) error {
-	if len(dgsts) == 0 {
-		return nil
-	}
-	defer db.digests.forgetSwept(dgsts)
-	gone := map[digest.Digest]stagedBlob{}
-	return db.mutate(ctx, &mutation{
-		apply: func(tx *bolt.Tx) error {
-			clear(gone)
-			for _, dgst := range dgsts {
-				if !db.digests.isSwept(dgst) {
-					continue
-				}
-				key, err := keyOf(dgst)
-				if err != nil {
-					return err
-				}
-				if err := tx.Bucket(bucketUnheld).Delete(key.bytes()); err != nil {
-					return err
-				}
-				if err := dropStaged(tx, key.bytes(), gone); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-		committed: func() { db.staging.remove(gone) },
-	})
-}
-
-// dropStaged deletes what is staged of a digest and notes it in gone.
-func dropStaged(tx *bolt.Tx, key []byte, gone map[digest.Digest]stagedBlob) error {
-	b := tx.Bucket(bucketStaged)
-	value := b.Get(key)
-	if value == nil {
-		return nil
-	}
-	seq, data, err := decodeStaged(value)
-	if err != nil {
-		return b.Delete(key)
-	}
-	dgst, err := parseDigestKey(key)
-	if err != nil {
-		return err
-	}
-	gone[dgst] = stagedBlob{seq: seq, size: len(data)}
-	return b.Delete(key)
-}
-
-// sweepOutcome is what became of a digest in a sweep.
-type sweepOutcome int
-
-const (
-	swept sweepOutcome = iota // its bytes are gone
-	held                      // a namespace holds it
-	busy                      // a writer uses it, or an ingestion took it over
-)
-
-// sweepDigest removes the bytes of dgst if nothing needs them. Nobody can begin
-// to need them between the look and the removal: a commit would have to share
-// the lock.
-func (c *collection) sweepDigest(ctx context.Context, dgst digest.Digest) (sweepOutcome, error) {
-	release, ok := c.db.digests.tryExclude(dgst)
-	if !ok || c.db.ingests.isBorrowed(dgst) {
-		if ok {
-			release()
-		}
-		return busy, nil
-	}
-	defer release()
-	isHeld, err := c.db.isHeld(ctx, dgst)
-	if err != nil {
-		return busy, err
-	}
-	if isHeld {
-		return held, nil
-	}
-	size, err := c.db.blobs.Remove(ctx, dgst)
-	if err != nil && !errdefs.IsNotFound(err) {
-		return busy, fmt.Errorf("remove bytes of %s: %w", dgst, err)
-	}
-	c.db.digests.markSwept(dgst)
-	if err == nil {
-		c.stats.Blobs++
-		c.stats.Bytes += size
-	}
-	return swept, nil
+// count changes what the stats say of one namespace.
+func (c *collection) count(ns string, change func(*gc.NamespaceStats)) {
+	n := c.stats.Namespaces[ns]
+	change(&n)
+	c.stats.Namespaces[ns] = n
 }

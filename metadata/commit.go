@@ -196,6 +196,9 @@ func (w *writer) writeRecord(ctx context.Context, p *proposal) error {
 		}
 	}
 	m.abandoned = func() { v.db.sweep.suspect(p.dgst) }
+	if grace := v.db.opts.Grace; grace > 0 {
+		m.expires = v.db.now().Add(grace)
+	}
 	return v.db.mutate(ctx, m)
 }
 
@@ -211,6 +214,7 @@ func (p *proposal) meet(value []byte) {
 
 // putNew writes the record of content that the namespace did not hold.
 func (v *view) putNew(tx *bolt.Tx, p *proposal) error {
+	v.db.barrier.note(v.ns, p.key)
 	now := v.db.now()
 	if err := ensureNamespace(tx, v.ns, now); err != nil {
 		return err

@@ -43,6 +43,11 @@ type Options struct {
 	// IngestExpiry is how long an ingestion that nobody has open is kept
 	// before a collection removes it, by default 24 hours.
 	IngestExpiry time.Duration
+	// Grace is how long content is kept without anything that refers to it,
+	// counted from when it was written, or found to be there by a Writer; by
+	// default 10 minutes. A negative one keeps none: then only a
+	// lease protects new content, as in containerd.
+	Grace time.Duration
 	// LockTimeout is how long Open waits for another process to let go of the
 	// database, by default one second.
 	LockTimeout time.Duration
@@ -63,6 +68,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.IngestExpiry == 0 {
 		o.IngestExpiry = 24 * time.Hour
+	}
+	if o.Grace == 0 {
+		o.Grace = 10 * time.Minute
 	}
 	if o.LockTimeout == 0 {
 		o.LockTimeout = time.Second
@@ -98,6 +106,10 @@ type DB struct {
 	staging staging
 	sweep   sweepState
 	barrier barrier
+	used    usedContent
+
+	activity activity
+	expiry   expiry
 
 	deletions deletions
 
@@ -124,6 +136,7 @@ func Open(path string, blobs cellar.Store, opts Options) (*DB, error) {
 	if err := db.openBolt(); err != nil {
 		return nil, err
 	}
+	db.sweep.turn = make(chan struct{}, 1)
 	db.queue.wake = make(chan struct{}, 1)
 	db.queue.ended = make(chan struct{})
 	if err := db.recover(context.Background()); err != nil {
@@ -151,6 +164,7 @@ func (db *DB) Close() error {
 	if db.closed.Swap(true) {
 		return nil
 	}
+	db.activity.wake()
 	errs := []error{db.closeWriters()}
 	errs = append(errs, db.staging.stop(db))
 	db.queue.mu.Lock()

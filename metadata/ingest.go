@@ -183,7 +183,11 @@ func (t *ingestTable) snapshot(key ingestKey) *ingestRecord {
 // saveIngest brings the stored record of key in line with the table, in the
 // background.
 func (db *DB) saveIngest(key ingestKey) {
-	db.mutateLater(&mutation{apply: func(tx *bolt.Tx) error {
+	m := &mutation{}
+	if record := db.ingests.snapshot(key); record != nil {
+		m.expires = record.expires
+	}
+	m.apply = func(tx *bolt.Tx) error {
 		record := db.ingests.snapshot(key)
 		if record == nil {
 			return forgetIngest(tx, key)
@@ -196,7 +200,8 @@ func (db *DB) saveIngest(key ingestKey) {
 			return err
 		}
 		return b.Put([]byte(key.ref), record.encode())
-	}})
+	}
+	db.mutateLater(m)
 }
 
 // forgetIngest deletes the stored record of key, if there is one.
@@ -284,6 +289,13 @@ func (db *DB) ingestRecords(ctx context.Context) (map[ingestKey]*ingestRecord, e
 		})
 	})
 	return records, err
+}
+
+// state returns what is known of e, and whether a writer has it open.
+func (t *ingestTable) state(e *ingest) (record ingestRecord, open bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return e.record, e.writer != nil
 }
 
 // status describes e, and whether it is to be seen: one that has taken over

@@ -55,7 +55,7 @@ func (v *view) admit(ctx context.Context, o cellar.WriterOpts) error {
 	if o.Desc.Digest == "" {
 		return nil
 	}
-	sound, err := v.holds(ctx, o.Desc.Digest)
+	sound, err := v.rely(ctx, o.Desc.Digest)
 	if err != nil {
 		return err
 	}

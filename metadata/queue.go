@@ -43,6 +43,16 @@ type mutation struct {
 	background bool
 	queued     time.Time
 
+	// deletions and freed say what the mutation removed: how many things that
+	// may leave garbage, and how many bytes of content. The collector's own
+	// mutations count as none.
+	deletions int
+	freed     int64
+	collector bool
+	// expires is when something ends that the mutation began, zero if nothing
+	// does.
+	expires time.Time
+
 	err   error
 	state mutationState
 	done  chan struct{}
@@ -219,8 +229,8 @@ func (db *DB) commitBatch(batch []*mutation) {
 		done, culprit, err := db.tryBatch(batch)
 		if culprit == nil {
 			for _, m := range done {
-				if err == nil && m.err == nil && m.committed != nil {
-					m.committed()
+				if err == nil && m.err == nil {
+					db.finish(m)
 				}
 				if m.err == nil {
 					m.err = err
@@ -261,6 +271,17 @@ func (db *DB) tryBatch(batch []*mutation) (done []*mutation, culprit *mutation, 
 		return batch, nil, nil
 	}
 	return batch, nil, db.commit(tx)
+}
+
+// finish does what is due once a mutation is durable.
+func (db *DB) finish(m *mutation) {
+	if m.committed != nil {
+		m.committed()
+	}
+	if m.apply != nil && !m.collector {
+		db.expiry.advance(m.expires)
+		db.activity.add(m)
+	}
 }
 
 func (m *mutation) verify(tx *bolt.Tx) error {

@@ -131,18 +131,18 @@ func seal(b []byte) []byte {
 }
 
 // unseal checks version and CRC and returns a decoder of what lies between.
-func unseal(b []byte) (*decoder, error) {
+func unseal(b []byte) (decoder, error) {
 	if len(b) < 1+4 {
-		return nil, fmt.Errorf("record of %d bytes: %w", len(b), errdefs.ErrDataLoss)
+		return decoder{}, fmt.Errorf("record of %d bytes: %w", len(b), errdefs.ErrDataLoss)
 	}
 	body, sum := b[:len(b)-4], binary.BigEndian.Uint32(b[len(b)-4:])
 	if crc32.Checksum(body, castagnoli) != sum {
-		return nil, fmt.Errorf("record checksum differs: %w", errdefs.ErrDataLoss)
+		return decoder{}, fmt.Errorf("record checksum differs: %w", errdefs.ErrDataLoss)
 	}
 	if body[0] != recordVersion {
-		return nil, fmt.Errorf("record of version %d, this program knows %d: %w", body[0], recordVersion, errdefs.ErrDataLoss)
+		return decoder{}, fmt.Errorf("record of version %d, this program knows %d: %w", body[0], recordVersion, errdefs.ErrDataLoss)
 	}
-	return &decoder{b: body[1:]}, nil
+	return decoder{b: body[1:]}, nil
 }
 
 func labelsSize(labels map[string]string) int {

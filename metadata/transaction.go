@@ -17,7 +17,7 @@ type transaction struct {
 	db        *DB
 	tx        *bolt.Tx // nil once it is over
 	broken    error
-	committed []func()
+	mutations []*mutation
 	after     []func()
 	abandoned []func()
 	released  []func()
@@ -92,8 +92,8 @@ func (t *transaction) commit() error {
 	if err := t.db.commit(t.tx); err != nil {
 		return err
 	}
-	for _, fn := range t.committed {
-		fn()
+	for _, m := range t.mutations {
+		t.db.finish(m)
 	}
 	t.abandoned = nil
 	return nil
@@ -125,9 +125,7 @@ func (t *transaction) run(m *mutation) error {
 				return t.broken
 			}
 		}
-		if m.committed != nil {
-			t.committed = append(t.committed, m.committed)
-		}
+		t.mutations = append(t.mutations, m)
 		if m.after != nil {
 			t.after = append(t.after, m.after)
 		}

@@ -159,8 +159,10 @@ func (v *view) Update(ctx context.Context, info cellar.Info, fieldpaths ...strin
 			return nil
 		},
 		apply: func(tx *bolt.Tx) error {
+			v.db.noteLabels(v.ns, key, record.labels)
 			return contentBucket(tx, v.ns).Put(key.bytes(), record.encode())
 		},
+		deletions: 1, // a reference may have gone
 	})
 	if err != nil {
 		return cellar.Info{}, err
@@ -189,5 +191,6 @@ func (v *view) Delete(ctx context.Context, dgst digest.Digest) error {
 			}
 			return dropHolder(tx, key.bytes())
 		},
+		deletions: 1,
 	})
 }

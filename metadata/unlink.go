@@ -1,0 +1,188 @@
+package metadata
+
+import (
+	"context"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/cellarstore/cellar/gc"
+	"github.com/cellarstore/cellar/labels"
+)
+
+// Unlinking deletes records in many small transactions, between which writers
+// get their turn. How many go into one follows from how long the last one took.
+const (
+	unlinkFirst = 128
+	unlinkLeast = 16
+	unlinkMost  = 1024
+	// unlinkTime is what one transaction should take.
+	unlinkTime = 10 * time.Millisecond
+)
+
+// unlink deletes the records that were found unreachable, and leases that are
+// over.
+func (c *collection) unlink(ctx context.Context) error {
+	for _, g := range c.graphs {
+		if g.leasesOver {
+			if err := c.dropLeases(ctx, g.ns); err != nil {
+				return err
+			}
+		}
+		if g.damaged != nil {
+			continue
+		}
+		if err := c.unlinkNamespace(ctx, g); err != nil {
+			return err
+		}
+		g.marks, g.keys, g.edged = nil, gc.Keys{}, nil
+	}
+	return nil
+}
+
+func (c *collection) dropLeases(ctx context.Context, ns string) error {
+	dropped := 0
+	return c.db.mutate(ctx, &mutation{
+		collector: true,
+		apply: func(tx *bolt.Tx) (err error) {
+			dropped, err = dropExpiredLeases(tx, ns, c.now)
+			return err
+		},
+		committed: func() {
+			if dropped > 0 {
+				c.count(ns, func(n *gc.NamespaceStats) { n.Leases += dropped })
+				c.stats.Leases += dropped
+			}
+		},
+	})
+}
+
+func (c *collection) unlinkNamespace(ctx context.Context, g *nodeGraph) error {
+	size := unlinkFirst
+	for from := 0; ; {
+		batch := g.candidates(from, size)
+		if len(batch) == 0 {
+			return nil
+		}
+		from = batch[len(batch)-1] + 1
+		took, err := c.unlinkBatch(ctx, g, batch)
+		if err != nil {
+			return err
+		}
+		switch {
+		case took > 2*unlinkTime:
+			size = max(size/2, unlinkLeast)
+		case took < unlinkTime/2:
+			size = min(size*2, unlinkMost)
+		}
+	}
+}
+
+// candidates returns the next records that are not marked.
+func (g *nodeGraph) candidates(from, most int) (batch []int) {
+	g.marks.Unmarked(from, func(i int) bool {
+		batch = append(batch, i)
+		return len(batch) < most
+	})
+	return batch
+}
+
+// unlinkBatch deletes those of the batch that are still unreachable in the
+// state that the deletion is made from. It follows what was noted since the
+// snapshot first: mutations before this one have noted it by now, and those
+// after it will find the records gone.
+func (c *collection) unlinkBatch(ctx context.Context, g *nodeGraph, batch []int) (took time.Duration, err error) {
+	var records int
+	var bytes int64
+	var began time.Time
+	err = c.db.mutate(ctx, &mutation{
+		collector: true,
+		apply: func(tx *bolt.Tx) error {
+			began, records, bytes = time.Now(), 0, 0
+			if err := c.followNotes(tx, g); err != nil {
+				return err
+			}
+			b := contentBucket(tx, g.ns)
+			if b == nil {
+				return nil // the namespace was deleted
+			}
+			for _, i := range batch {
+				if g.marks.Marked(i) {
+					continue
+				}
+				size, removed, err := unlinkRecord(tx, b, g.keys.At(i))
+				if err != nil {
+					return err
+				}
+				if removed {
+					records++
+					bytes += size
+				}
+			}
+			return nil
+		},
+		committed: func() { took = time.Since(began) },
+	})
+	if err != nil {
+		return took, err
+	}
+	c.stats.LongestStall = max(c.stats.LongestStall, took)
+	c.stats.Records += records
+	if records > 0 {
+		c.count(g.ns, func(n *gc.NamespaceStats) { n.Records += records; n.Bytes += bytes })
+	}
+	return took, nil
+}
+
+// unlinkRecord deletes one record if it is there.
+func unlinkRecord(tx *bolt.Tx, b *bolt.Bucket, key []byte) (size int64, removed bool, err error) {
+	value := b.Get(key)
+	if value == nil {
+		return 0, false, nil
+	}
+	h, err := holdersOf(tx, key)
+	if err != nil {
+		return 0, false, err
+	}
+	if err := b.Delete(key); err != nil {
+		return 0, false, err
+	}
+	return h.size, true, dropHolder(tx, key)
+}
+
+// followNotes marks what was noted since the last time, and what that refers
+// to in the state of tx.
+func (c *collection) followNotes(tx *bolt.Tx, g *nodeGraph) error {
+	b := contentBucket(tx, g.ns)
+	if b == nil {
+		return nil
+	}
+	for _, key := range c.db.barrier.since(g.ns, g.followed) {
+		g.followed++
+		g.marks.Root(key.bytes())
+		// A record that is new, or was written anew, may refer to other things
+		// than the snapshot knows.
+		if err := references(b, key.bytes(), g.marks.Root); err != nil {
+			return err
+		}
+	}
+	return g.marks.Run(context.Background(), func(i int, yield func(key []byte)) error {
+		return references(b, g.keys.At(i), yield)
+	})
+}
+
+// noteLabels tells the barrier what labels that were just set on the content of
+// key may have made reachable.
+func (db *DB) noteLabels(ns string, key digestKey, set map[string]string) {
+	for name, value := range set {
+		switch labels.KindOf(name) {
+		case labels.Root, labels.Back:
+			db.barrier.note(ns, key)
+		case labels.Forward:
+			if target, err := newDigestKey(digest.Digest(value)); err == nil {
+				db.barrier.note(ns, target)
+			}
+		}
+	}
+}

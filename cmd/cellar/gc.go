@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/cellarstore/cellar/gc"
@@ -13,10 +15,10 @@ import (
 func (a *app) gcCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "gc",
-		Short: "Give back the space of what no namespace holds",
-		Long: `Removes the bytes that no namespace holds any more, those that a crash left
-without a record, and ingestions that were abandoned for too long. What is
-there to be read stays, in all namespaces.`,
+		Short: "Give back the space of what nobody needs any more",
+		Long: `Removes, for all namespaces at once, the bytes that none of them holds any more,
+those that a crash left without a record, and ingestions that were abandoned
+for too long; and says what it removed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd.Context(), mustExist, func(ctx context.Context, s *session) error {
@@ -31,7 +33,13 @@ func (a *app) printStats(stats gc.Stats) error {
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "Reclaimed:\t%d bytes (%s)\n", stats.Bytes, humanSize(stats.Bytes))
 	fmt.Fprintf(w, "Blobs:\t%d, of them %d that never had a record\n", stats.Blobs, stats.Orphans)
+	fmt.Fprintf(w, "Records:\t%d that nothing referred to\n", stats.Records)
+	fmt.Fprintf(w, "Leases:\t%d expired\n", stats.Leases)
 	fmt.Fprintf(w, "Ingestions:\t%d abandoned\n", stats.Ingests)
-	fmt.Fprintf(w, "Time:\t%s\n", milliseconds(stats.Elapsed))
+	fmt.Fprintf(w, "Time:\t%s, in which writers waited %s at most\n", milliseconds(stats.Elapsed), milliseconds(stats.LongestStall))
+	for _, name := range slices.Sorted(maps.Keys(stats.Namespaces)) {
+		in := stats.Namespaces[name]
+		fmt.Fprintf(w, "In %s:\t%d records (%s), %d leases, %d ingestions\n", name, in.Records, humanSize(in.Bytes), in.Leases, in.Ingests)
+	}
 	return w.Flush()
 }

@@ -205,7 +205,7 @@ func (c *collection) considerIngests(tx *bolt.Tx) error {
 
 func (c *collection) considerIngest(e *ingest, leased bool) {
 	record, open := c.db.ingests.state(e)
-	if !open && !leased && !c.now.Before(record.expires) {
+	if !open && !leased && c.now.After(record.expires) {
 		if removed, err := c.db.expire(context.Background(), e); err != nil {
 			c.note(fmt.Errorf("remove ingestion %s in %q: %w", cellar.Shorten(e.key.ref), e.key.ns, err))
 		} else if removed {

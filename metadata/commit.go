@@ -19,6 +19,9 @@ type proposal struct {
 	dgst   digest.Digest
 	key    digestKey
 	labels map[string]string
+	// lease is what the content is to be held by, if leased is set.
+	lease  string
+	leased bool
 	// staged is the content itself where the database answers for its
 	// durability.
 	staged []byte
@@ -65,7 +68,14 @@ func (w *writer) propose(ctx context.Context, size int64, expected digest.Digest
 	if err := labels.Validate(p.labels); err != nil {
 		return nil, err
 	}
-	return p, errors.Join(w.err, w.v.db.ready(ctx), w.v.db.shut())
+	if err := errors.Join(w.err, w.v.db.ready(ctx), w.v.db.shut()); err != nil {
+		return nil, err
+	}
+	p.lease, p.leased = w.leaseOfCommit(ctx)
+	if !p.leased {
+		return p, nil
+	}
+	return p, w.v.requireLease(ctx, p.lease)
 }
 
 // commitBody puts the bytes in place and then the record. A digest is held
@@ -174,6 +184,11 @@ func (w *writer) writeRecord(ctx context.Context, p *proposal) error {
 			if b := contentBucket(tx, v.ns); b != nil {
 				p.meet(b.Get(p.key.bytes()))
 			}
+			if p.leased {
+				if _, err := leaseOf(tx, v.ns, p.lease, v.db.now()); err != nil {
+					return err
+				}
+			}
 			_, err := holdersOf(tx, p.key.bytes())
 			return err
 		},
@@ -185,17 +200,24 @@ func (w *writer) writeRecord(ctx context.Context, p *proposal) error {
 				return err
 			}
 		}
-		if err := forgetIngest(tx, key); err != nil || p.exists {
+		if err := errors.Join(forgetIngest(tx, key), w.swapLeased(tx, p)); err != nil || p.exists {
 			return err
 		}
 		return v.putNew(tx, p)
 	}
 	m.committed = func() {
+		if p.exists {
+			v.db.used.note(v.ns, p.key, v.db.now(), v.db.opts.Grace)
+		}
 		if p.staged != nil {
 			v.db.staging.add(p.dgst, seq, len(p.staged))
 		}
 	}
 	m.abandoned = func() { v.db.sweep.suspect(p.dgst) }
+	if w.lease != "" && transactionFrom(ctx, v.db) != nil {
+		// What is recorded in the background comes after this transaction.
+		m.after = func() { v.db.releaseIngest(context.Background(), key, w.lease) }
+	}
 	if grace := v.db.opts.Grace; grace > 0 {
 		m.expires = v.db.now().Add(grace)
 	}

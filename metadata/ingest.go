@@ -42,6 +42,8 @@ type ingest struct {
 	// proven is whether the namespace has sent all bytes of record.borrowed,
 	// so that it may have them back whatever the policy.
 	proven bool
+	// holds counts leases that hold it and are not recorded to do so yet.
+	holds int
 
 	writer *writer
 	since  time.Time
@@ -182,7 +184,11 @@ func (t *ingestTable) snapshot(key ingestKey) *ingestRecord {
 
 // saveIngest brings the stored record of key in line with the table, in the
 // background.
-func (db *DB) saveIngest(key ingestKey) {
+func (db *DB) saveIngest(key ingestKey) { db.mutateLater(db.ingestMutation(key)) }
+
+// ingestMutation brings the stored record of key in line with what the table
+// has when the mutation is applied.
+func (db *DB) ingestMutation(key ingestKey) *mutation {
 	m := &mutation{}
 	if record := db.ingests.snapshot(key); record != nil {
 		m.expires = record.expires
@@ -201,7 +207,7 @@ func (db *DB) saveIngest(key ingestKey) {
 		}
 		return b.Put([]byte(key.ref), record.encode())
 	}
-	db.mutateLater(m)
+	return m
 }
 
 // forgetIngest deletes the stored record of key, if there is one.
@@ -261,7 +267,9 @@ func (db *DB) resumed(key ingestKey, record *ingestRecord, status cellar.Status)
 	}
 	if e.record.open {
 		e.record.updated = status.UpdatedAt
-		e.record.expires = db.now().Add(db.opts.IngestExpiry)
+		if record == nil || !record.expires.IsZero() { // otherwise it is only leased
+			e.record.expires = db.now().Add(db.opts.IngestExpiry)
+		}
 	}
 	return e
 }
@@ -356,9 +364,13 @@ func (v *view) Abort(ctx context.Context, ref string) error {
 	if err := cellar.ValidateRef(ref); err != nil {
 		return err
 	}
-	found, err := v.db.abort(ctx, ingestKey{v.ns, ref})
+	key := ingestKey{v.ns, ref}
+	found, err := v.db.abort(ctx, key)
 	if err == nil && !found {
-		err = v.errNoIngest(ref)
+		return v.errNoIngest(ref)
+	}
+	if lease, leased := v.leaseIn(ctx); leased && err == nil {
+		v.db.releaseIngest(ctx, key, lease)
 	}
 	return err
 }

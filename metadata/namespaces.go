@@ -214,7 +214,7 @@ func deleteNamespace(tx *bolt.Tx, name string) error {
 			return err
 		}
 	}
-	for _, prefix := range []string{contentPrefix, ingestsPrefix} {
+	for _, prefix := range []string{contentPrefix, ingestsPrefix, leasesPrefix, leasedPrefix} {
 		if namedBucket(tx, prefix, name) == nil {
 			continue
 		}

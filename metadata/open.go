@@ -20,11 +20,12 @@ func (v *view) Writer(ctx context.Context, opts ...cellar.WriterOpt) (cellar.Wri
 			return nil, err
 		}
 	}
-	if err := v.admit(ctx, o); err != nil {
+	lease, leased := v.leaseIn(ctx)
+	if err := v.admit(ctx, o, lease, leased); err != nil {
 		return nil, err
 	}
 	now := v.db.now()
-	w := &writer{v: v, alg: digest.SHA256, deletions: v.db.deletions.of(v.ns)}
+	w := &writer{v: v, alg: digest.SHA256, deletions: v.db.deletions.of(v.ns), lease: lease, unheld: leased}
 	if o.Desc.Digest != "" {
 		w.alg = o.Desc.Digest.Algorithm()
 	}
@@ -41,21 +42,30 @@ func (v *view) Writer(ctx context.Context, opts ...cellar.WriterOpt) (cellar.Wri
 		return nil, err
 	}
 	w.publish()
+	w.recordHold(ctx)
 	return w, nil
 }
 
 // admit refuses a write before anything of it exists.
-func (v *view) admit(ctx context.Context, o cellar.WriterOpts) error {
+func (v *view) admit(ctx context.Context, o cellar.WriterOpts, lease string, leased bool) error {
 	if err := cellar.ValidateRef(o.Ref); err != nil {
 		return err
 	}
 	if err := errors.Join(v.db.ready(ctx), v.db.shut()); err != nil {
 		return err
 	}
+	if leased {
+		if err := v.requireLease(ctx, lease); err != nil {
+			return err
+		}
+	}
 	if o.Desc.Digest == "" {
 		return nil
 	}
 	sound, err := v.rely(ctx, o.Desc.Digest)
+	if sound && leased {
+		sound, err = v.leaseExisting(ctx, lease, o.Desc.Digest)
+	}
 	if err != nil {
 		return err
 	}
@@ -87,6 +97,7 @@ func (w *writer) open(ctx context.Context, desc ocispec.Descriptor) error {
 	if err := w.restart(ctx, desc.Size); err != nil {
 		return err
 	}
+	w.postpone(ctx)
 	if w.record.total == 0 && !w.e.stored {
 		w.record.total = max(desc.Size, 0)
 	}
@@ -117,7 +128,7 @@ func (w *writer) restart(ctx context.Context, size int64) error {
 			return err
 		}
 		w.v.db.ingests.borrow(e, "")
-		w.record = ingestRecord{started: e.since, updated: e.since}
+		w.record = ingestRecord{started: e.since, updated: e.since, expires: e.record.expires}
 	}
 	return nil
 }
@@ -144,7 +155,7 @@ func (w *writer) lend(l *loan) {
 	w.loan = l
 	w.record.total, w.record.expected = l.size, l.dgst
 	w.record.started, w.record.updated = w.e.since, w.e.since
-	w.v.db.saveIngest(w.e.key)
+	w.save()
 }
 
 // openRaw opens the ingestion in the raw store.
@@ -159,6 +170,6 @@ func (w *writer) openRaw(ctx context.Context) error {
 	}
 	w.raw, w.size = raw, status.Offset
 	w.setStored(true)
-	w.v.db.saveIngest(w.e.key)
+	w.save()
 	return nil
 }

@@ -25,7 +25,7 @@ func (w *writer) borrow(ctx context.Context, desc ocispec.Descriptor) (*loan, er
 		wanted = e.record.borrowed
 	} else if e.record.borrowed != "" {
 		table.borrow(e, "")
-		w.record = ingestRecord{started: e.since, updated: e.since, total: max(desc.Size, 0), expected: desc.Digest}
+		w.record = ingestRecord{started: e.since, updated: e.since, expires: w.record.expires, total: max(desc.Size, 0), expected: desc.Digest}
 	}
 	if wanted == "" {
 		return nil, nil

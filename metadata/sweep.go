@@ -89,9 +89,13 @@ func (db *DB) expire(ctx context.Context, e *ingest) (removed bool, err error) {
 	if err != nil {
 		return false, nil //nolint:nilerr // in use again
 	}
-	if held != e {
-		db.ingests.release(held, holder, false)
-		return false, nil
+	over := false
+	if held == e {
+		over, err = db.isOver(ctx, e, db.now())
+	}
+	if !over {
+		db.ingests.release(held, holder, held == e)
+		return false, err
 	}
 	err = db.discard(ctx, e, holder)
 	return err == nil, err

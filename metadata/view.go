@@ -20,6 +20,8 @@ import (
 type view struct {
 	db *DB
 	ns string
+	// lease is what writes are held by where the context carries none.
+	lease string
 }
 
 var (
@@ -187,6 +189,9 @@ func (v *view) Delete(ctx context.Context, dgst digest.Digest) error {
 		},
 		apply: func(tx *bolt.Tx) error {
 			if err := contentBucket(tx, v.ns).Delete(key.bytes()); err != nil {
+				return err
+			}
+			if err := v.dropFromLease(ctx, tx, contentResource(key)); err != nil {
 				return err
 			}
 			return dropHolder(tx, key.bytes())

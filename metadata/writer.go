@@ -30,6 +30,8 @@ type writer struct {
 	// deletions is how often the namespace had been deleted when the writer
 	// was opened.
 	deletions int
+	// lease is the one that the writer was opened under, empty if there is none.
+	lease string
 
 	mu     sync.Mutex
 	state  writerState
@@ -40,6 +42,9 @@ type writer struct {
 	raw   cellar.Writer
 	size  int64 // bytes in raw
 	loan  *loan
+	// unheld is whether it is not recorded yet that the lease holds the
+	// ingestion.
+	unheld bool
 
 	committed digest.Digest // the content's, once it is committed
 }
@@ -332,7 +337,7 @@ func (w *writer) leave() error {
 			w.size, keep = status.Offset, true
 		}
 	}
-	w.record.expires = w.v.db.now().Add(w.v.db.opts.IngestExpiry)
+	w.postpone(context.Background())
 	w.publish()
 	w.v.db.ingests.release(w.e, w, keep)
 	w.v.db.saveIngest(w.e.key)

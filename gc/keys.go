@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/bits"
+	"slices"
 )
 
 // Keys is a set of byte strings in ascending order, each with an index. It
-// takes little more memory than the bytes of the keys. Keys of one length
-// should follow one another; each change of the length costs some memory.
+// takes little more memory than the bytes of the keys, also while it grows.
+// Keys of one length should follow one another; each change of the length costs
+// about a hundred bytes.
 //
-// The zero value is an empty set. It must not be changed while it is read.
+// The zero value is an empty set. It must not be changed while it is read;
+// many may read it at once.
 type Keys struct {
 	runs []run
 	n    int
@@ -18,57 +21,80 @@ type Keys struct {
 
 // run is a sequence of keys of the same length.
 type run struct {
-	data   []byte
+	// chunks hold the keys one after the other, chunkKeys in each but the last.
+	// A full chunk is not copied again.
+	chunks [][]byte
 	stride int
 	first  int // index of the first key
+	n      int
 }
 
-// Append adds a key, which must be greater than all that are there.
+const chunkKeys = 1 << 12
+
+// Append adds a copy of key, which must be greater than all that are there.
 func (k *Keys) Append(key []byte) {
 	if len(k.runs) == 0 || k.runs[len(k.runs)-1].stride != len(key) {
 		k.runs = append(k.runs, run{stride: len(key), first: k.n})
 	}
-	last := &k.runs[len(k.runs)-1]
-	last.data = append(last.data, key...)
+	k.runs[len(k.runs)-1].append(key)
 	k.n++
+}
+
+func (r *run) append(key []byte) {
+	switch {
+	case r.n == 0:
+		r.chunks = append(r.chunks, nil) // grows as it must: many sets are small
+	case r.n%chunkKeys == 0:
+		r.chunks = append(r.chunks, make([]byte, 0, chunkKeys*r.stride))
+	}
+	last := &r.chunks[len(r.chunks)-1]
+	*last = append(*last, key...)
+	r.n++
 }
 
 // Len returns the number of keys.
 func (k *Keys) Len() int { return k.n }
 
-// At returns the key with index i. It must not be changed.
+// At returns the key with index i, which must be one of the set. The key must
+// not be changed.
 func (k *Keys) At(i int) []byte {
-	for j := len(k.runs) - 1; j >= 0; j-- {
-		if r := &k.runs[j]; i >= r.first {
-			return r.at(i - r.first)
+	r := &k.runs[0]
+	if len(k.runs) > 1 {
+		j, found := slices.BinarySearchFunc(k.runs, i, func(r run, i int) int { return r.first - i })
+		if !found {
+			j--
 		}
+		r = &k.runs[j]
 	}
-	panic("gc: index out of range")
+	return r.at(i - r.first)
 }
 
 // Find returns the index of key, and whether it is there.
 func (k *Keys) Find(key []byte) (int, bool) {
-	for j := range k.runs {
-		r := &k.runs[j]
-		if r.stride != len(key) {
-			continue
-		}
-		if i, ok := r.find(key); ok {
-			return r.first + i, true
-		}
+	// If it is there, it is in the last run that begins with it or before it.
+	j, found := slices.BinarySearchFunc(k.runs, key, func(r run, key []byte) int { return bytes.Compare(r.at(0), key) })
+	if found {
+		return k.runs[j].first, true
 	}
-	return 0, false
+	if j == 0 || k.runs[j-1].stride != len(key) {
+		return 0, false
+	}
+	r := &k.runs[j-1]
+	i, found := r.find(key)
+	return r.first + i, found
 }
 
-func (r *run) len() int { return len(r.data) / r.stride }
-
-func (r *run) at(i int) []byte { return r.data[i*r.stride : (i+1)*r.stride : (i+1)*r.stride] }
+func (r *run) at(i int) []byte {
+	from := i % chunkKeys * r.stride
+	return r.chunks[i/chunkKeys][from : from+r.stride : from+r.stride]
+}
 
 // find searches by interpolation: keys end in hashes, so that where a key must
 // be follows from its first bytes to within a few places. Should they not be
-// spread evenly, halving the range now and then bounds the search.
+// spread evenly, halving the range now and then bounds the search. All keys of
+// the run are as long as key.
 func (r *run) find(key []byte) (int, bool) {
-	lo, hi := 0, r.len() // key is in [lo, hi) if it is there
+	lo, hi := 0, r.n // key is in [lo, hi) if it is there
 	for step := 0; lo < hi; step++ {
 		mid := lo + (hi-lo)/2
 		if step%3 != 2 {

@@ -1,6 +1,7 @@
 package gc
 
 import (
+	"cmp"
 	"context"
 	"math/bits"
 	"slices"
@@ -9,9 +10,9 @@ import (
 // Marks finds which of a set of nodes can be reached. A node is known by its
 // key, and in here by the index of that key.
 //
-// Beside the keys it takes one or two bits for each node, four bytes for each node that
-// waits to be followed, and eight bytes for each back reference. Marks is not
-// for concurrent use.
+// Beside the keys it takes one or two bits for each node, four bytes for each
+// node that waits to be followed, and eight bytes for each back reference.
+// There may be 2^32 nodes. Marks is not for concurrent use.
 type Marks struct {
 	keys   *Keys
 	marked []uint64 // reached, and followed or on the stack
@@ -73,7 +74,7 @@ func (m *Marks) Flat(key []byte) {
 }
 
 // Back says that the node with index child is kept while that of parent is
-// reached. It has to be said before Run.
+// reached. It has to be said before a Run reaches parent.
 func (m *Marks) Back(parent []byte, child int) {
 	if i, ok := m.keys.Find(parent); ok {
 		m.back = append(m.back, backReference{uint32(i), uint32(child)})
@@ -88,12 +89,13 @@ const checkEvery = 1024
 // is called once for each node that is reached, in no particular order, and
 // gives the keys that the node refers to; keys that are no nodes are ignored.
 // If ctx ends, or refs returns an error, Run returns that error; calling it
-// again goes on.
+// again goes on, with the node for which refs failed.
 func (m *Marks) Run(ctx context.Context, refs func(i int, yield func(key []byte)) error) error {
 	if !m.sorted {
-		slices.SortFunc(m.back, func(a, b backReference) int { return int(a.parent) - int(b.parent) })
+		slices.SortFunc(m.back, func(a, b backReference) int { return cmp.Compare(a.parent, b.parent) })
 		m.sorted = true
 	}
+	root := m.Root // made once: it escapes
 	for step := 0; len(m.gray) > 0; step++ {
 		if step%checkEvery == 0 {
 			if err := ctx.Err(); err != nil {
@@ -102,7 +104,7 @@ func (m *Marks) Run(ctx context.Context, refs func(i int, yield func(key []byte)
 		}
 		i := m.gray[len(m.gray)-1]
 		m.gray = m.gray[:len(m.gray)-1]
-		if err := refs(int(i), m.Root); err != nil {
+		if err := refs(int(i), root); err != nil {
 			m.gray = append(m.gray, i)
 			return err
 		}
@@ -112,7 +114,7 @@ func (m *Marks) Run(ctx context.Context, refs func(i int, yield func(key []byte)
 }
 
 func (m *Marks) followBack(parent uint32) {
-	at, _ := slices.BinarySearchFunc(m.back, parent, func(b backReference, p uint32) int { return int(b.parent) - int(p) })
+	at, _ := slices.BinarySearchFunc(m.back, parent, func(b backReference, p uint32) int { return cmp.Compare(b.parent, p) })
 	for ; at < len(m.back) && m.back[at].parent == parent; at++ {
 		m.RootAt(int(m.back[at].child))
 	}

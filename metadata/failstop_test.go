@@ -123,7 +123,7 @@ func TestT4_RealFailureOfTheFile(t *testing.T) {
 // else is lost: no ref is locked, nothing is half there, deleting works, and
 // the store goes on as soon as there is room.
 func TestDiskFull(t *testing.T) {
-	w := newWorld(t, func(w *world) { w.path = filepath.Join(tmpfs(t, 6<<20), "metadata.db") })
+	w := newWorld(t, func(w *world) { w.path = filepath.Join(tmpfs(t, 3<<20), "metadata.db") })
 	var there [][]byte
 	var refused []byte
 	for i := 0; refused == nil; i++ {

@@ -33,7 +33,11 @@ type ingestKey struct{ ns, ref string }
 // ingest is one entry of the table. While it has a writer, the writer alone
 // changes it, under the table's lock.
 type ingest struct {
-	key    ingestKey
+	key ingestKey
+	// deletions is how often the namespace had been deleted when the ingestion
+	// was begun. One from before a deletion is about to be aborted.
+	deletions int
+
 	record ingestRecord
 	// offset is the number of bytes received.
 	offset int64
@@ -70,7 +74,7 @@ func (t *ingestTable) acquire(key ingestKey, w *writer, now time.Time) (*ingest,
 	defer t.mu.Unlock()
 	e := t.entries[key]
 	if e == nil {
-		e = &ingest{key: key, record: ingestRecord{started: now, updated: now}}
+		e = &ingest{key: key, deletions: w.deletions, record: ingestRecord{started: now, updated: now}}
 		if t.entries == nil {
 			t.entries = map[ingestKey]*ingest{}
 		}
@@ -169,12 +173,12 @@ func (t *ingestTable) list(keep func(*ingest) bool) []*ingest {
 }
 
 // snapshot returns what is to be stored of the ingestion of key, nil if it is
-// not there.
-func (t *ingestTable) snapshot(key ingestKey) *ingestRecord {
+// not there or from before the last of so many deletions of its namespace.
+func (t *ingestTable) snapshot(key ingestKey, deletions int) *ingestRecord {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entries[key]
-	if e == nil {
+	if e == nil || e.deletions != deletions {
 		return nil
 	}
 	record := e.record
@@ -190,11 +194,11 @@ func (db *DB) saveIngest(key ingestKey) { db.mutateLater(db.ingestMutation(key))
 // has when the mutation is applied.
 func (db *DB) ingestMutation(key ingestKey) *mutation {
 	m := &mutation{}
-	if record := db.ingests.snapshot(key); record != nil {
+	if record := db.ingests.snapshot(key, db.deletions.of(key.ns)); record != nil {
 		m.expires = record.expires
 	}
 	m.apply = func(tx *bolt.Tx) error {
-		record := db.ingests.snapshot(key)
+		record := db.ingests.snapshot(key, db.deletions.of(key.ns))
 		if record == nil {
 			return forgetIngest(tx, key)
 		}
@@ -378,19 +382,49 @@ func (v *view) Abort(ctx context.Context, ref string) error {
 // abort drops the ingestion of key and revokes its writer. It reports whether
 // there was one.
 func (db *DB) abort(ctx context.Context, key ingestKey) (found bool, err error) {
-	e, w := db.ingests.lookup(key)
-	switch {
-	case e == nil:
-		return false, nil
-	case w != nil:
-		return w.revoke(ctx)
+	for {
+		e, w := db.ingests.lookup(key)
+		switch {
+		case e == nil:
+			return false, nil
+		case w == nil:
+			// Holding the ref as a writer does keeps others off while bytes are removed.
+			holder := &writer{state: writerAborted}
+			held, err := db.ingests.acquire(key, holder, db.now())
+			if err == nil && held == e {
+				return true, db.discard(ctx, e, holder)
+			}
+			if err == nil {
+				db.ingests.release(held, holder, false)
+			}
+		default:
+			if found, err := w.revoke(ctx); found {
+				return true, err
+			}
+			// It was about to let go of the ref, and may have left something.
+			if err := db.ingests.waitFreed(ctx, key, w); err != nil {
+				return false, err
+			}
+		}
 	}
-	// Holding the ref as a writer does keeps others off while bytes are removed.
-	holder := &writer{state: writerAborted}
-	if e, err = db.ingests.acquire(key, holder, db.now()); err != nil {
-		return db.abort(ctx, key)
+}
+
+// waitFreed waits until w no longer has the ingestion of key.
+func (t *ingestTable) waitFreed(ctx context.Context, key ingestKey, w *writer) error {
+	t.mu.Lock()
+	e := t.entries[key]
+	if e == nil || e.writer != w {
+		t.mu.Unlock()
+		return nil
 	}
-	return true, db.discard(ctx, e, holder)
+	freed := e.freed
+	t.mu.Unlock()
+	select {
+	case <-freed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // discard removes an ingestion that w holds, bytes and record, and frees its

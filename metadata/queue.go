@@ -34,8 +34,8 @@ type mutation struct {
 	// after, if set, is called once the mutation is durable, in the goroutine
 	// that asked for it and while no lock of the queue is held.
 	after func()
-	// abandoned, if set, is called when the mutation was applied inside an
-	// Update that did not come about.
+	// abandoned, if set, is called each time that the mutation was applied in a
+	// transaction which did not come about.
 	abandoned func()
 
 	// background mutations are waited for by nobody: they go with the next
@@ -257,20 +257,33 @@ func (db *DB) tryBatch(batch []*mutation) (done []*mutation, culprit *mutation, 
 		return batch, nil, err
 	}
 	defer db.rollback(tx)
-	changes := false
+	var applied []*mutation
 	for _, m := range batch {
 		if m.err = db.guard(func() error { return m.verify(tx) }); m.err != nil || m.apply == nil {
 			continue
 		}
+		applied = append(applied, m)
 		if err := db.guard(func() error { return m.apply(tx) }); err != nil {
+			abandon(applied)
 			return nil, m, db.translate(err)
 		}
-		changes = true
 	}
-	if !changes {
+	if len(applied) == 0 {
 		return batch, nil, nil
 	}
-	return batch, nil, db.commit(tx)
+	if err = db.commit(tx); err != nil {
+		abandon(applied)
+	}
+	return batch, nil, err
+}
+
+// abandon tells mutations that their transaction did not come about.
+func abandon(applied []*mutation) {
+	for _, m := range applied {
+		if m.abandoned != nil {
+			m.abandoned()
+		}
+	}
 }
 
 // finish does what is due once a mutation is durable.

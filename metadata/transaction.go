@@ -119,6 +119,9 @@ func (t *transaction) run(m *mutation) error {
 		if err := m.verify(tx); err != nil {
 			return err
 		}
+		if m.abandoned != nil {
+			t.abandoned = append(t.abandoned, m.abandoned)
+		}
 		if m.apply != nil {
 			if err := m.apply(tx); err != nil {
 				t.broken = t.db.translate(err)
@@ -128,9 +131,6 @@ func (t *transaction) run(m *mutation) error {
 		t.mutations = append(t.mutations, m)
 		if m.after != nil {
 			t.after = append(t.after, m.after)
-		}
-		if m.abandoned != nil {
-			t.abandoned = append(t.abandoned, m.abandoned)
 		}
 		return nil
 	})

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/cellarstore/cellar"
+	"github.com/cellarstore/cellar/labels"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
@@ -72,7 +73,7 @@ func (a *app) completeDigests(cmd *cobra.Command, _ []string, typed string) ([]s
 // parseLabels reads KEY=VALUE arguments. KEY- stands for a removal and becomes
 // an empty value, where removals are allowed.
 func parseLabels(args []string, removals bool) (map[string]string, error) {
-	labels := map[string]string{}
+	parsed := map[string]string{}
 	for _, arg := range args {
 		key, value, ok := strings.Cut(arg, "=")
 		if !ok && removals {
@@ -81,12 +82,12 @@ func parseLabels(args []string, removals bool) (map[string]string, error) {
 		if !ok || key == "" {
 			return nil, &usageError{fmt.Errorf("label %s: want KEY=VALUE%s", cellar.Shorten(arg), orRemoval(removals))}
 		}
-		if _, twice := labels[key]; twice {
+		if _, twice := parsed[key]; twice {
 			return nil, &usageError{fmt.Errorf("label %s is given twice", cellar.Shorten(key))}
 		}
-		labels[key] = value
+		parsed[key] = value
 	}
-	return labels, nil
+	return parsed, nil
 }
 
 func orRemoval(removals bool) string {
@@ -96,22 +97,22 @@ func orRemoval(removals bool) string {
 	return ""
 }
 
-// labelPaths returns the field paths of labels, sorted.
-func labelPaths(labels map[string]string) []string {
-	var paths []string
-	for key := range labels {
-		paths = append(paths, "labels."+key)
+// labelPaths returns the field paths of the labels in set, sorted.
+func labelPaths(set map[string]string) []string {
+	paths := sortedKeys(set)
+	for i, key := range paths {
+		paths[i] = "labels." + key
 	}
-	sort.Strings(paths)
 	return paths
 }
 
-// formatLabels writes labels as KEY=VALUE, sorted, with commas between.
-func formatLabels(labels map[string]string) string {
-	var pairs []string
-	for key, value := range labels {
-		pairs = append(pairs, key+"="+value)
+// formatLabels writes labels as KEY=VALUE with commas between, sorted, the
+// user's own before those that tools set.
+func formatLabels(set map[string]string) string {
+	keys := sortedKeys(set)
+	sort.SliceStable(keys, func(i, j int) bool { return !labels.Reserved(keys[i]) && labels.Reserved(keys[j]) })
+	for i, key := range keys {
+		keys[i] = key + "=" + set[key]
 	}
-	sort.Strings(pairs)
-	return strings.Join(pairs, ",")
+	return strings.Join(keys, ",")
 }

@@ -7,26 +7,41 @@ import (
 	"maps"
 	"slices"
 	"text/tabwriter"
+	"time"
 
 	"github.com/cellarstore/cellar/gc"
 	"github.com/spf13/cobra"
 )
 
 func (a *app) gcCommand() *cobra.Command {
-	return &cobra.Command{
+	var grace time.Duration
+	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Give back the space of what nobody needs any more",
-		Long: `Removes, for all namespaces at once, the bytes that none of them holds any more,
-those that a crash left without a record, and ingestions that were abandoned
-for too long; and says what it removed.`,
+		Long: `Collects in all namespaces: removes content that is no root (the label
+containerd.io/gc.root, which "cellar ingest" sets) and that no root refers to,
+then the bytes that no namespace holds any more, those that a crash left, and
+ingestions that were abandoned; and says what it removed.
+
+Content that is new stays for the grace period even so, that there is time to
+refer to it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if grace < 0 {
+				return &usageError{fmt.Errorf("--grace %s is negative", grace)}
+			}
+			var opts []gc.Option
+			if cmd.Flags().Changed("grace") {
+				opts = append(opts, gc.WithGrace(grace))
+			}
 			return a.with(cmd.Context(), mustExist, func(ctx context.Context, s *session) error {
-				stats, err := s.GarbageCollect(ctx)
+				stats, err := s.GarbageCollect(ctx, opts...)
 				return errors.Join(err, a.printStats(stats))
 			})
 		},
 	}
+	cmd.Flags().DurationVar(&grace, "grace", 0, "how long new content stays without a reference (default 10m)")
+	return cmd
 }
 
 func (a *app) printStats(stats gc.Stats) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/cellarstore/cellar"
 	"github.com/cellarstore/cellar/labels"
@@ -20,12 +21,17 @@ type ingestFlags struct {
 	expect string
 	size   int64
 	labels []string
+	noRoot bool
 	names  bool
 }
 
 const ingestLong = `Stores files, all files below folders, or the standard input, and prints the
 digest of each on a line of its own. Content that the namespace has already is
 fine: its digest is printed all the same, and a remark on the error stream.
+
+What is stored is labelled containerd.io/gc.root, so that collections keep it
+until "cellar rm". With --no-root they keep it only while other content refers to
+it by a label, and for a few minutes, in which such a label can be set.
 
 An ingest that was interrupted goes on where it stopped when the same command
 is given again: for a file by itself, as long as the file is unchanged; for the
@@ -50,6 +56,7 @@ func (a *app) ingestCommand() *cobra.Command {
 	flags.StringVar(&f.expect, "expect", "", "the digest that the content must have")
 	flags.Int64Var(&f.size, "size", 0, "the size in bytes that the content must have")
 	flags.StringArrayVar(&f.labels, "label", nil, "label KEY=VALUE of the content; may be repeated")
+	flags.BoolVar(&f.noRoot, "no-root", false, "let collections remove the content once nothing refers to it")
 	flags.BoolVar(&f.names, "names", false, "print each file's name after its digest")
 	return cmd
 }
@@ -98,6 +105,9 @@ func (f ingestFlags) check() (wish, error) {
 	var err error
 	if want.labels, err = parseLabels(f.labels, false); err != nil {
 		return want, err
+	}
+	if _, given := want.labels[labels.GCRoot]; !given && !f.noRoot {
+		want.labels[labels.GCRoot] = time.Now().UTC().Format(time.RFC3339)
 	}
 	return want, labels.Validate(want.labels)
 }
@@ -162,10 +172,30 @@ func (a *app) ingestOne(ctx context.Context, s *session, src source, want wish) 
 	}
 	o := a.write(ctx, s, src.withDefaults(want), input)
 	o.err = errors.Join(o.err, input.Close())
-	if o.err == nil && o.there && len(want.labels) > 0 {
-		_, o.err = s.store.Update(ctx, cellar.Info{Digest: o.digest, Labels: want.labels}, labelPaths(want.labels)...)
+	if o.err == nil && o.there {
+		o.err = addLabels(ctx, s.store, o.digest, want.labels)
 	}
 	return o
+}
+
+// addLabels sets those of wanted that content does not have, as a commit would
+// have done. A root label that is there stays as it is.
+func addLabels(ctx context.Context, store cellar.Manager, dgst digest.Digest, wanted map[string]string) error {
+	info, err := store.Info(ctx, dgst)
+	if err != nil {
+		return err
+	}
+	missing := map[string]string{}
+	for key, value := range wanted {
+		if had, ok := info.Labels[key]; had != value && (key != labels.GCRoot || !ok) {
+			missing[key] = value
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	_, err = store.Update(ctx, cellar.Info{Digest: dgst, Labels: missing}, labelPaths(missing)...)
+	return err
 }
 
 // write stores what input holds.

@@ -55,16 +55,16 @@ func listTable(ctx context.Context, out io.Writer, store cellar.Manager, filters
 	fmt.Fprintln(w, "DIGEST\tSIZE\tAGE\tLABELS")
 	rows := 0
 	err := store.Walk(ctx, func(info cellar.Info) error {
-		dgst, labels := info.Digest.String(), formatLabels(info.Labels)
+		dgst, shown := info.Digest.String(), formatLabels(info.Labels)
 		if !noTrunc {
-			dgst, labels = shortDigest(dgst), truncate(labels, 48)
+			dgst, shown = shortDigest(dgst), truncate(shown, 48)
 		}
 		if rows++; rows%tableChunk == 0 {
 			if err := w.Flush(); err != nil {
 				return err
 			}
 		}
-		_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", dgst, humanSize(info.Size), age(info.CreatedAt), labels)
+		_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", dgst, humanSize(info.Size), age(info.CreatedAt), shown)
 		return err
 	}, filters...)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cellarstore/cellar"
 	"github.com/cellarstore/cellar/cmd/cellar/internal/layout"
+	"github.com/cellarstore/cellar/labels"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -99,9 +100,9 @@ func references(ctx context.Context, store cellar.Manager) (map[string]int, erro
 	counts := map[string]int{}
 	err := store.Walk(ctx, func(info cellar.Info) error {
 		for key := range info.Labels {
-			if key == "containerd.io/gc.root" {
+			if key == labels.GCRoot {
 				counts["root"]++
-			} else if suffix, ok := strings.CutPrefix(key, "containerd.io/gc.ref.content."); ok {
+			} else if suffix, ok := strings.CutPrefix(key, labels.GCRefContent+"."); ok {
 				kind, _, _ := strings.Cut(suffix, ".")
 				counts[kind]++
 			}

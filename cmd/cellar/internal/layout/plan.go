@@ -6,15 +6,10 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cellarstore/cellar/labels"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-)
-
-// The labels by which containerd's collector knows what content keeps alive.
-const (
-	labelRoot = "containerd.io/gc.root"
-	labelRef  = "containerd.io/gc.ref.content"
 )
 
 // Media types of the older, equal format that layouts hold as well.
@@ -124,7 +119,7 @@ func (w *planner) markRoots() {
 		if node.Labels == nil {
 			node.Labels = map[string]string{}
 		}
-		node.Labels[labelRoot] = "true"
+		node.Labels[labels.GCRoot] = "true"
 	}
 }
 
@@ -170,7 +165,7 @@ func childLabels(children []ocispec.Descriptor) map[string]string {
 	if len(children) == 0 {
 		return nil
 	}
-	labels, next := map[string]string{}, map[string]int{}
+	refs, next := map[string]string{}, map[string]int{}
 	for _, child := range children {
 		key := childKey(child.MediaType)
 		n := next[key]
@@ -178,20 +173,20 @@ func childLabels(children []ocispec.Descriptor) map[string]string {
 		if n > 0 || strings.HasSuffix(key, ".") {
 			key += strconv.Itoa(n)
 		}
-		labels[key] = child.Digest.String()
+		refs[key] = child.Digest.String()
 	}
-	return labels
+	return refs
 }
 
 func childKey(mediaType string) string {
 	switch {
 	case mediaType == ocispec.MediaTypeImageManifest, mediaType == ocispec.MediaTypeImageIndex,
 		mediaType == dockerManifest, mediaType == dockerIndex:
-		return labelRef + ".m."
+		return labels.GCRefContent + ".m."
 	case mediaType == ocispec.MediaTypeImageConfig, mediaType == dockerConfig:
-		return labelRef + ".config"
+		return labels.GCRefContent + ".config"
 	case strings.HasPrefix(mediaType, ocispec.MediaTypeImageLayer), strings.HasPrefix(mediaType, dockerLayer):
-		return labelRef + ".l."
+		return labels.GCRefContent + ".l."
 	}
-	return labelRef + "."
+	return labels.GCRefContent + "."
 }

@@ -200,9 +200,12 @@ func (w *writer) writeRecord(ctx context.Context, p *proposal) error {
 				return err
 			}
 		}
+		v.db.barrier.note(v.ns, p.key)
+		m.events = nil
 		if err := errors.Join(forgetIngest(tx, key), w.swapLeased(tx, p)); err != nil || p.exists {
 			return err
 		}
+		m.events = v.event(ContentCreated, p.dgst, p.size)
 		return v.putNew(tx, p)
 	}
 	m.committed = func() {
@@ -236,7 +239,6 @@ func (p *proposal) meet(value []byte) {
 
 // putNew writes the record of content that the namespace did not hold.
 func (v *view) putNew(tx *bolt.Tx, p *proposal) error {
-	v.db.barrier.note(v.ns, p.key)
 	now := v.db.now()
 	if err := ensureNamespace(tx, v.ns, now); err != nil {
 		return err

@@ -51,6 +51,11 @@ type Options struct {
 	// LockTimeout is how long Open waits for another process to let go of the
 	// database, by default one second.
 	LockTimeout time.Duration
+	// OnEvent, if set, is called for each event, one at a time and in the order
+	// in which they came about. It runs in a goroutine of its own, outside any
+	// transaction and lock, so it may call the store; while it is slow, events
+	// queue up in memory. Close returns after the last one.
+	OnEvent func(Event)
 	// Logger is told of what can't be returned to a caller: failures in the
 	// background, damage that was survived. By default nothing is logged.
 	Logger *slog.Logger
@@ -109,6 +114,7 @@ type DB struct {
 	used    usedContent
 
 	activity activity
+	events   events
 	expiry   expiry
 
 	deletions deletions
@@ -143,6 +149,7 @@ func Open(path string, blobs cellar.Store, opts Options) (*DB, error) {
 		_ = db.closeBolt()
 		return nil, fmt.Errorf("recover metadata %s: %w", path, err)
 	}
+	db.events.start(opts.OnEvent)
 	go db.commitLoop()
 	db.staging.start(db)
 	return db, nil
@@ -175,6 +182,7 @@ func (db *DB) Close() error {
 	default:
 	}
 	<-db.queue.ended
+	db.events.stop()
 	return errors.Join(append(errs, db.closeBolt())...)
 }
 

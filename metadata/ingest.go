@@ -310,6 +310,20 @@ func (t *ingestTable) state(e *ingest) (record ingestRecord, open bool) {
 	return e.record, e.writer != nil
 }
 
+// borrowedKeys returns the content that ingestions have taken over, by
+// namespace.
+func (t *ingestTable) borrowedKeys() map[string][]digestKey {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := map[string][]digestKey{}
+	for _, e := range t.entries {
+		if key, err := newDigestKey(e.record.borrowed); err == nil {
+			all[e.key.ns] = append(all[e.key.ns], key)
+		}
+	}
+	return all
+}
+
 // status describes e, and whether it is to be seen: one that has taken over
 // content has nothing to show.
 func (t *ingestTable) status(e *ingest) (cellar.Status, bool) {

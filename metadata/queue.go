@@ -49,6 +49,8 @@ type mutation struct {
 	deletions int
 	freed     int64
 	collector bool
+	// events are told to the caller's function once the mutation is durable.
+	events []Event
 	// expires is when something ends that the mutation began, zero if nothing
 	// does.
 	expires time.Time
@@ -291,6 +293,7 @@ func (db *DB) finish(m *mutation) {
 	if m.committed != nil {
 		m.committed()
 	}
+	db.events.emit(m.events...)
 	if m.apply != nil && !m.collector {
 		db.expiry.advance(m.expires)
 		db.activity.add(m)

@@ -333,6 +333,7 @@ func (c *collection) sweepDigest(ctx context.Context, dgst digest.Digest) (sweep
 	if err == nil {
 		c.stats.Blobs++
 		c.stats.Bytes += size
+		c.db.events.emit(c.db.event(BlobRemoved, "", dgst, size)...)
 	}
 	return swept, nil
 }

@@ -96,35 +96,36 @@ func (c *collection) unlinkBatch(ctx context.Context, g *nodeGraph, batch []int)
 	var records int
 	var bytes int64
 	var began time.Time
-	err = c.db.mutate(ctx, &mutation{
+	m := &mutation{
 		collector: true,
-		apply: func(tx *bolt.Tx) error {
-			began, records, bytes = time.Now(), 0, 0
-			if err := c.followNotes(tx, g); err != nil {
+		committed: func() { took = time.Since(began) },
+	}
+	m.apply = func(tx *bolt.Tx) error {
+		began, records, bytes, m.events = time.Now(), 0, 0, nil
+		if err := c.followNotes(tx, g); err != nil {
+			return err
+		}
+		b := contentBucket(tx, g.ns)
+		if b == nil {
+			return nil // the namespace was deleted
+		}
+		for _, i := range batch {
+			if g.marks.Marked(i) {
+				continue
+			}
+			size, removed, err := unlinkRecord(tx, b, g.keys.At(i))
+			if err != nil {
 				return err
 			}
-			b := contentBucket(tx, g.ns)
-			if b == nil {
-				return nil // the namespace was deleted
+			if removed {
+				records++
+				bytes += size
+				m.events = append(m.events, c.unlinked(g, i, size)...)
 			}
-			for _, i := range batch {
-				if g.marks.Marked(i) {
-					continue
-				}
-				size, removed, err := unlinkRecord(tx, b, g.keys.At(i))
-				if err != nil {
-					return err
-				}
-				if removed {
-					records++
-					bytes += size
-				}
-			}
-			return nil
-		},
-		committed: func() { took = time.Since(began) },
-	})
-	if err != nil {
+		}
+		return nil
+	}
+	if err := c.db.mutate(ctx, m); err != nil {
 		return took, err
 	}
 	c.stats.LongestStall = max(c.stats.LongestStall, took)
@@ -133,6 +134,15 @@ func (c *collection) unlinkBatch(ctx context.Context, g *nodeGraph, batch []int)
 		c.count(g.ns, func(n *gc.NamespaceStats) { n.Records += records; n.Bytes += bytes })
 	}
 	return took, nil
+}
+
+// unlinked is the event of a record that was removed.
+func (c *collection) unlinked(g *nodeGraph, i int, size int64) []Event {
+	if c.db.events.fn == nil {
+		return nil
+	}
+	dgst, _ := parseDigestKey(g.keys.At(i))
+	return c.db.event(ContentCollected, g.ns, dgst, size)
 }
 
 // unlinkRecord deletes one record if it is there.

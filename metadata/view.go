@@ -149,7 +149,8 @@ func (v *view) Update(ctx context.Context, info cellar.Info, fieldpaths ...strin
 		return cellar.Info{}, err
 	}
 	var record contentRecord
-	err = v.db.mutate(ctx, &mutation{
+	m := &mutation{
+		deletions: 1, // a reference may have gone
 		check: func(tx *bolt.Tx) (err error) {
 			if record, err = v.record(tx, info.Digest, key.bytes()); err != nil {
 				return err
@@ -160,13 +161,13 @@ func (v *view) Update(ctx context.Context, info cellar.Info, fieldpaths ...strin
 			record.updated = v.db.now()
 			return nil
 		},
-		apply: func(tx *bolt.Tx) error {
-			v.db.noteLabels(v.ns, key, record.labels)
-			return contentBucket(tx, v.ns).Put(key.bytes(), record.encode())
-		},
-		deletions: 1, // a reference may have gone
-	})
-	if err != nil {
+	}
+	m.apply = func(tx *bolt.Tx) error {
+		m.events = v.event(ContentUpdated, info.Digest, record.size)
+		v.db.noteLabels(v.ns, key, record.labels)
+		return contentBucket(tx, v.ns).Put(key.bytes(), record.encode())
+	}
+	if err := v.db.mutate(ctx, m); err != nil {
 		return cellar.Info{}, err
 	}
 	return record.info(info.Digest), nil
@@ -178,24 +179,24 @@ func (v *view) Delete(ctx context.Context, dgst digest.Digest) error {
 	if err != nil {
 		return err
 	}
-	return v.db.mutate(ctx, &mutation{
-		check: func(tx *bolt.Tx) error {
-			// A damaged record must be deletable: only its presence counts.
-			if b := contentBucket(tx, v.ns); b == nil || b.Get(key.bytes()) == nil {
-				return v.errNotFound(dgst)
-			}
-			_, err := holdersOf(tx, key.bytes())
+	m := &mutation{deletions: 1}
+	m.check = func(tx *bolt.Tx) error {
+		// A damaged record must be deletable: only its presence counts.
+		if b := contentBucket(tx, v.ns); b == nil || b.Get(key.bytes()) == nil {
+			return v.errNotFound(dgst)
+		}
+		h, err := holdersOf(tx, key.bytes())
+		m.freed, m.events = h.size, v.event(ContentDeleted, dgst, h.size)
+		return err
+	}
+	m.apply = func(tx *bolt.Tx) error {
+		if err := contentBucket(tx, v.ns).Delete(key.bytes()); err != nil {
 			return err
-		},
-		apply: func(tx *bolt.Tx) error {
-			if err := contentBucket(tx, v.ns).Delete(key.bytes()); err != nil {
-				return err
-			}
-			if err := v.dropFromLease(ctx, tx, contentResource(key)); err != nil {
-				return err
-			}
-			return dropHolder(tx, key.bytes())
-		},
-		deletions: 1,
-	})
+		}
+		if err := v.dropFromLease(ctx, tx, contentResource(key)); err != nil {
+			return err
+		}
+		return dropHolder(tx, key.bytes())
+	}
+	return v.db.mutate(ctx, m)
 }

@@ -25,9 +25,10 @@ type Status struct {
 	Ref string
 	// Offset is the number of bytes received so far.
 	Offset int64
-	// Total is the size that the writer was opened with, zero if unknown.
+	// Total is the size that the first writer was opened with, zero if unknown.
 	Total int64
-	// Expected is the digest that the writer was opened with, empty if unknown.
+	// Expected is the digest that the last writer which named one was opened
+	// with, empty if none did.
 	Expected digest.Digest
 	// StartedAt lies within the first Writer call of the ref; UpdatedAt is the
 	// time of the last Write, or StartedAt. Both are UTC and survive Close.

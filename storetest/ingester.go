@@ -132,14 +132,17 @@ var ingesterPromises = []promise{
 		} {
 			held := e.open("ref " + how)
 			e.write(held, []byte(how))
+			ctx, cancel := context.WithTimeout(e.ctx, 30*time.Second)
+			defer cancel()
 			got := make(chan error)
 			go func() {
-				w, err := cellar.OpenWriter(e.ctx, e.store, cellar.WithRef("ref "+how))
+				w, err := cellar.OpenWriter(ctx, e.store, cellar.WithRef("ref "+how))
 				if err == nil {
 					err = w.Close()
 				}
 				got <- err
 			}()
+			time.Sleep(10 * time.Millisecond) // most likely it waits by now
 			require.NoError(e, free(held))
 			require.NoError(e, <-got, how)
 		}

@@ -114,6 +114,18 @@ var resumePromises = []promise{
 			require.Equal(e, int64(4), e.status(w).Offset)
 		}
 	}},
+	{"the expected digest is that of the last writer which named one", func(e *env) {
+		first, second := digest.FromString("first"), digest.FromString("second")
+		for _, step := range []struct{ named, want digest.Digest }{{"", ""}, {first, first}, {"", first}, {second, second}, {"", second}} {
+			w := e.open("ref", withDigest(step.named))
+			require.Equal(e, step.want, e.status(w).Expected)
+			e.write(w, []byte("x"))
+			require.NoError(e, w.Close())
+			st, err := e.store.Status(e.ctx, "ref")
+			require.NoError(e, err)
+			require.Equal(e, step.want, st.Expected)
+		}
+	}},
 	{"a truncated ingestion stays empty", func(e *env) {
 		for _, n := range []int{100, 100_000} {
 			ref := fmt.Sprint(n)

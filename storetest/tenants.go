@@ -324,6 +324,27 @@ var collectionPromises = []tenantPromise{
 		e.requireBlobs()
 		require.Empty(e, a.statuses())
 	}},
+	{"stray files stop neither a collection nor what it removes", func(e *tenants) {
+		if e.tc.Stray == nil {
+			e.Skip("no folder to put them in")
+		}
+		a := e.as("a")
+		var kept []digest.Digest
+		for i := range 10 {
+			a.put(blob(fmt.Sprint("kept ", i), 100+i*20_000))
+			kept = append(kept, digest.FromBytes(blob(fmt.Sprint("kept ", i), 100+i*20_000)))
+			require.NoError(e, a.store.Delete(e.ctx, a.put(blob(fmt.Sprint("garbage ", i), 100+i*20_000))))
+		}
+		a.leave("ref", []byte("left"))
+		e.tc.Stray(e.T, e.dir)
+		e.collect()
+		e.requireBlobs(kept...)
+		a.requireLeft("ref", []byte("left"))
+		e.reopen()
+		e.collect()
+		e.requireBlobs(kept...)
+		e.as("a").requireLeft("ref", []byte("left"))
+	}},
 	{"a context that is done stops a collection with its error", func(e *tenants) {
 		dgst := e.as("a").put([]byte("kept for now"))
 		require.NoError(e, e.as("a").store.Delete(e.ctx, dgst))

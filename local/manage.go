@@ -101,6 +101,46 @@ func (s *Store) names(alg digest.Algorithm) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
+// Digests calls fn with every digest under which something lies. See
+// [cellar.RawStore].
+func (s *Store) Digests(ctx context.Context, fn func(dgst digest.Digest) error) error {
+	if err := s.usable(ctx); err != nil {
+		return err
+	}
+	var stop error // of ctx or fn, which are returned as they are
+	for _, alg := range algorithms {
+		if s.algs[alg].handle() == nil {
+			continue
+		}
+		err := vfs.ReadNames(s.fs, s.algPath(alg), func(batch []string) error {
+			stop = eachDigest(ctx, alg, batch, fn)
+			return stop
+		})
+		switch {
+		case stop != nil:
+			return stop
+		case err != nil && !isAbsent(err):
+			return fserr.Wrap(err, "list %s", s.algPath(alg))
+		}
+	}
+	return nil
+}
+
+func eachDigest(ctx context.Context, alg digest.Algorithm, names []string, fn func(dgst digest.Digest) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !isBlobName(alg, name) {
+			continue
+		}
+		if err := fn(digest.NewDigestFromEncoded(alg, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Delete removes the content of dgst for good. Readers that are open keep it.
 // See [cellar.Manager].
 func (s *Store) Delete(ctx context.Context, dgst digest.Digest) error {

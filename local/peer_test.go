@@ -91,6 +91,21 @@ func TestW_R3_LockTheft(t *testing.T) {
 	}
 }
 
+func TestRefTokens(t *testing.T) {
+	// A hold that has ended frees nothing, whoever has the ref now.
+	var refs refTable
+	first, err := refs.take("r", time.Now())
+	require.NoError(t, err)
+	refs.release(first)
+	second, err := refs.take("r", time.Now())
+	require.NoError(t, err)
+	refs.release(first)
+	_, err = refs.take("r", time.Now())
+	require.True(t, errdefs.IsUnavailable(err))
+	refs.release(second)
+	require.Nil(t, refs.holder("r"))
+}
+
 func TestW_R4_CommitOptionThatFails(t *testing.T) {
 	// The error of a commit option is returned as it is; nothing is committed,
 	// no descriptor stays open, the ref is free and the data kept.

@@ -60,6 +60,19 @@ func TestW_F1_ResumeAfterKillReadsWhatFollowsTheCheckpoint(t *testing.T) {
 	r.requireContent(digest.FromBytes(data), data)
 }
 
+func TestResumeAfterKillOfASecondWriter(t *testing.T) {
+	// A writer that went on after a clean Close and was killed costs no more
+	// than its own bytes.
+	data := pattern(1, 30_000)
+	r := left(t, data, true)
+	w := r.open("r")
+	r.write(w, []byte("more"))
+	r = r.killed()
+	w = r.open("r")
+	require.Equal(t, digest.FromBytes(append(data, "more"...)), w.Digest())
+	require.Equal(t, int64(4+tailSize), r.fault.BytesRead(dataName))
+}
+
 func TestResumeAfterPowerLossDropsWhatNoCheckpointCovers(t *testing.T) {
 	// After another boot the data ends with the last checkpoint, even if the
 	// file kept its length: what follows was never durable.

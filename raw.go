@@ -36,6 +36,11 @@ type RawStore interface {
 	// are settled. A failed one must be placed again.
 	Settle(ctx context.Context, dgsts []digest.Digest) error
 
+	// Digests calls fn with every digest under which something lies, in no
+	// particular order. It does not look at what lies there, and so is much
+	// cheaper than Walk. An error from fn ends it and is returned as it is.
+	Digests(ctx context.Context, fn func(dgst digest.Digest) error) error
+
 	// Remove unlinks the content of dgst and returns its length. Content that
 	// is not there is NotFound. Unlike Delete it does not wait until the
 	// removal is durable: after a crash the content may be there again.

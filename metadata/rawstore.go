@@ -73,6 +73,10 @@ func (s plainStore) Place(ctx context.Context, dgst digest.Digest, p []byte) err
 // Settle has nothing to do: what Place has placed is durable already.
 func (s plainStore) Settle(context.Context, []digest.Digest) error { return nil }
 
+func (s plainStore) Digests(ctx context.Context, fn func(dgst digest.Digest) error) error {
+	return s.Walk(ctx, func(info cellar.Info) error { return fn(info.Digest) })
+}
+
 func (s plainStore) Remove(ctx context.Context, dgst digest.Digest) (int64, error) {
 	info, err := s.Info(ctx, dgst)
 	if err != nil {

@@ -134,8 +134,8 @@ func (c *collection) findOrphans(ctx context.Context) error {
 		return nil
 	}
 	var batch []digest.Digest
-	err := c.db.blobs.Walk(ctx, func(info cellar.Info) error {
-		if batch = append(batch, info.Digest); len(batch) < sweepBatch {
+	err := c.db.blobs.Digests(ctx, func(dgst digest.Digest) error {
+		if batch = append(batch, dgst); len(batch) < sweepBatch {
 			return nil
 		}
 		err := c.db.suspectUnheld(ctx, batch)

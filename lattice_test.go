@@ -43,6 +43,8 @@ var lattice = map[string][]string{
 	"storetest":      {".", "labels", "filters", "namespaces", "leases", goDigest, imageSpec, errdefsModule, testify, rapid},
 	"internal/vfs":   {sys},
 	"internal/fserr": {errdefsModule, sys},
+	// A command that puts everything together under load.
+	"internal/soak": {".", "labels", "leases", "local", "metadata", goDigest, imageSpec, errdefsModule},
 }
 
 // tiny is what a package below internal may import that has no line above.

@@ -71,7 +71,7 @@ var commitPromises = []promise{
 			e.requireLeft("ref", p)
 		}
 	}},
-	{"a malformed expected digest is InvalidArgument and leaves the ingestion", func(e *env) {
+	{"a malformed expected digest is InvalidArgument and leaves the ingestion (W-R1)", func(e *env) {
 		p := []byte("malformed")
 		e.leave("ref", p)
 		for _, dgst := range malformedDigests {
@@ -137,7 +137,7 @@ var commitPromises = []promise{
 		}
 		require.Equal(e, before, walk(e, e.ctx, e.store))
 	}},
-	{"the error of an option is returned and leaves the ingestion", func(e *env) {
+	{"the error of an option is returned and leaves the ingestion (W-R4)", func(e *env) {
 		refused := errors.New("refused")
 		w := e.open("ref")
 		e.write(w, []byte("option"))
@@ -188,7 +188,7 @@ var commitPromises = []promise{
 		none := e.put([]byte("none"), cellar.WithLabels(map[string]string{"empty": ""}))
 		require.Nil(e, e.info(none).Labels)
 	}},
-	{"labels over the limits are InvalidArgument and leave the ingestion", func(e *env) {
+	{"labels over the limits are InvalidArgument and leave the ingestion (W-D3, W-R13)", func(e *env) {
 		e.needLabels()
 		p := blob("over the limit", 100)
 		e.leave("ref", p)

@@ -50,7 +50,7 @@ func RunHistories(t *testing.T, tc Tenancy) {
 		if f == nil {
 			continue
 		}
-		steps, f = shrink(t, tc, steps[:f.step+1], f)
+		f = shrink(t, tc, steps[:f.step+1], f)
 		t.Fatalf("%s=%d %s=1 %s=%d\n%s", envSeed, seed+i, envHistories, envSteps, length, f.describe())
 	}
 	requireActive(t, tc, done)
@@ -209,7 +209,7 @@ func (s *stage) count(name string, a answer) {
 }
 
 // shrink takes out steps as long as the rest still fails.
-func shrink(t testing.TB, tc Tenancy, steps []step, f *failure) ([]step, *failure) {
+func shrink(t testing.TB, tc Tenancy, steps []step, f *failure) *failure {
 	deadline := time.Now().Add(shrinkTime)
 	for size := len(steps) / 2; size > 0; size /= 2 {
 		for at := 0; at+size <= len(steps) && time.Now().Before(deadline); {
@@ -221,7 +221,7 @@ func shrink(t testing.TB, tc Tenancy, steps []step, f *failure) ([]step, *failur
 			}
 		}
 	}
-	return steps, f
+	return f
 }
 
 // answer is what a call returned, as far as sides must agree on it.

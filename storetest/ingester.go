@@ -27,7 +27,7 @@ var ingesterPromises = []promise{
 		_, err := e.store.Writer(e.ctx)
 		requireClass(e, err, errdefs.ErrInvalidArgument)
 	}},
-	{"a ref over MaxRefLength is InvalidArgument", func(e *env) {
+	{"a ref over MaxRefLength is InvalidArgument (W-R13)", func(e *env) {
 		e.openErr(errdefs.ErrInvalidArgument, strings.Repeat("x", cellar.MaxRefLength+1))
 		e.openErr(errdefs.ErrInvalidArgument, strings.Repeat("x", 1<<20))
 		statuses, err := e.store.ListStatuses(e.ctx)

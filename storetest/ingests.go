@@ -111,7 +111,7 @@ var ingestManagerPromises = []promise{
 			requireClass(e, err, errdefs.ErrInvalidArgument)
 		}
 	}},
-	{"commits and aborts during a listing never fail it", func(e *env) {
+	{"commits and aborts during a listing never fail it (W-G5)", func(e *env) {
 		e.leave("always", []byte("there"))
 		var wg sync.WaitGroup
 		for i := range 4 {

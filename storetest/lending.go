@@ -147,7 +147,7 @@ var takeOverPromises = []tenantPromise{
 		require.NoError(e, cellar.WriteBlob(e.ctx, b.store, "ref", src, describe(dgst, 1000)))
 		b.requireContent(dgst, p)
 	}},
-	{"it holds the ref, against others of its kind and against plain ones", func(e *tenants) {
+	{"it holds the ref, against others of its kind and against plain ones (W-R6)", func(e *tenants) {
 		dgst := e.as("a").put(blob("held", 1000))
 		b := e.as("b")
 		taker := b.open("taken", withDigest(dgst))
@@ -246,7 +246,7 @@ var takeOverPromises = []tenantPromise{
 		require.Empty(e, b.statuses())
 		b.requireEmpty(b.open("ref"))
 	}},
-	{"what was taken over and given up keeps no bytes alive", func(e *tenants) {
+	{"what was taken over and given up keeps no bytes alive (W-R5, W-G3)", func(e *tenants) {
 		dgst := e.as("a").put(blob("given up", 1000))
 		b := e.as("b")
 		require.NoError(e, b.open("ref", withDigest(dgst)).Close())
@@ -258,7 +258,7 @@ var takeOverPromises = []tenantPromise{
 		require.NoError(e, b.store.Abort(e.ctx, "ref"))
 		b.requireNoIngestion("ref")
 	}},
-	{"aborted, its Commit is Aborted and makes no record of bytes that are gone", func(e *tenants) {
+	{"aborted, its Commit is Aborted and makes no record of bytes that are gone (W-D5)", func(e *tenants) {
 		p := blob("pulled away", 1000)
 		dgst := e.as("a").put(p)
 		b := e.as("b")
@@ -271,7 +271,7 @@ var takeOverPromises = []tenantPromise{
 		require.NoError(e, cellar.WriteBlob(e.ctx, b.store, "ref", cellar.NewReader(memoryReader(p)), describe(dgst, 1000)))
 		b.requireContent(dgst, p)
 	}},
-	{"with its source deleted and collected, Commit makes a sound record or none", func(e *tenants) {
+	{"with its source deleted and collected, Commit makes a sound record or none (W-D5)", func(e *tenants) {
 		for _, n := range sizes {
 			p := blob("gone meanwhile", n)
 			dgst := e.as("a").put(p)

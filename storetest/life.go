@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"testing/iotest"
@@ -66,6 +67,20 @@ var lifePromises = []promise{
 		w := e.open("ref")
 		require.Equal(e, digest.FromBytes(half), w.Digest())
 	}},
+	{"ingestions that are open when the store is closed are left to be resumed", openWhenClosed},
+}
+
+// openWhenClosed leaves an ingestion without closing its writer.
+func openWhenClosed(e *env) {
+	for _, n := range sizes {
+		w, err := e.store.Writer(e.ctx, cellar.WithRef(fmt.Sprint(n)))
+		require.NoError(e, err)
+		e.write(w, blob("open", n))
+	}
+	e.reopen()
+	for _, n := range sizes {
+		e.requireLeft(fmt.Sprint(n), blob("open", n))
+	}
 }
 
 var readerPromises = []promise{

@@ -54,7 +54,8 @@ type ingestion struct {
 	status cellar.Status // but for Offset, which follows from data
 	data   []byte
 	// adopted is content that was taken over: the ingestion has all its bytes
-	// without having data, and nobody but its writer sees it.
+	// without having data, and nobody but its writer sees it. The pool keeps
+	// those bytes as long as the ingestion is there.
 	adopted digest.Digest
 	writer  *modelWriter // nil while nobody has it open
 	since   time.Time

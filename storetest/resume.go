@@ -80,7 +80,7 @@ var resumePromises = []promise{
 		require.Equal(e, int64(256), got.Total)
 		require.Equal(e, digest.FromBytes(p), got.Expected)
 	}},
-	{"another positive total starts afresh, with an empty file and a new start", func(e *env) {
+	{"another positive total starts afresh, with an empty file and a new start (W-R2)", func(e *env) {
 		for _, n := range []int{50, 100_000} {
 			ref := fmt.Sprint("ref ", n)
 			e.leave(ref, blob("first", n), withSize(int64(n*2)))
@@ -99,7 +99,7 @@ var resumePromises = []promise{
 			e.requireContent(digest.FromBytes(p), p)
 		}
 	}},
-	{"the empty file of a fresh start commits as empty content", func(e *env) {
+	{"the empty file of a fresh start commits as empty content (W-R2)", func(e *env) {
 		e.leave("ref", blob("stale", 50), withSize(100))
 		w := e.open("ref", withSize(77))
 		require.NoError(e, w.Commit(e.ctx, 0, ""))

@@ -6,6 +6,26 @@
 // and what connects them. [RunHistories] plays random sequences of calls on
 // namespaces and on [Model] at once, and compares every answer.
 //
+// A sentence with a mark such as W-R3 at its end also catches a weakness that
+// comparable stores have or had:
+//
+//	W-D2   bytes without a record are forgotten by the next process
+//	W-D3   a Commit that fails takes the ingestion's bytes with it
+//	W-D5   taking content over makes a record without bytes
+//	W-D7   damaged bytes are acknowledged because something has their name
+//	W-G1   a collection takes an ingestion from under its writer
+//	W-G3   Abort leaves bytes behind
+//	W-G5   one half-made or vanishing ingestion fails every listing
+//	W-G6   one stray file stops every collection
+//	W-R1   a malformed digest at Commit panics
+//	W-R2   starting afresh keeps the old tail of the file
+//	W-R3   Commit on a closed writer frees a ref that is somebody else's
+//	W-R4   a failing option at Commit leaves the writer half-closed
+//	W-R5   an ingestion that no longer takes content over keeps it alive
+//	W-R6   writers that take content over hold no ref
+//	W-R9   Write on a closed writer moves its offset
+//	W-R13  refs and labels have no bounds
+//
 // The model is a store too, and is put through the first two suites: they keep
 // it honest, and it keeps them independent of any one implementation.
 package storetest

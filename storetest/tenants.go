@@ -266,7 +266,7 @@ var collectionPromises = []tenantPromise{
 			e.collect()
 		}
 	}},
-	{"content and ingestions, open and left, survive collections and opening again", func(e *tenants) {
+	{"content and ingestions, open and left, survive collections and opening again (W-G1)", func(e *tenants) {
 		a := e.as("a")
 		for _, n := range sizes {
 			a.put(blob("held", n))
@@ -303,7 +303,7 @@ var collectionPromises = []tenantPromise{
 			requireBytes(e, p, got)
 		}
 	}},
-	{"deletions that were not collected are found after opening again", func(e *tenants) {
+	{"deletions that were not collected are found after opening again (W-D2)", func(e *tenants) {
 		dgst := e.as("a").put(blob("forgotten", 100_000))
 		small := e.as("a").put(blob("forgotten too", 100))
 		require.NoError(e, e.as("a").store.Delete(e.ctx, dgst))
@@ -312,7 +312,7 @@ var collectionPromises = []tenantPromise{
 		e.collect()
 		e.requireBlobs()
 	}},
-	{"aborted and failed ingestions leave no bytes", func(e *tenants) {
+	{"aborted and failed ingestions leave no bytes (W-D3, W-G3)", func(e *tenants) {
 		a := e.as("a")
 		a.leave("aborted", blob("x", 100_000))
 		require.NoError(e, a.store.Abort(e.ctx, "aborted"))
@@ -324,7 +324,7 @@ var collectionPromises = []tenantPromise{
 		e.requireBlobs()
 		require.Empty(e, a.statuses())
 	}},
-	{"stray files stop neither a collection nor what it removes", func(e *tenants) {
+	{"stray files stop neither a collection nor what it removes (W-G6)", func(e *tenants) {
 		if e.tc.Stray == nil {
 			e.Skip("no folder to put them in")
 		}
@@ -355,7 +355,7 @@ var collectionPromises = []tenantPromise{
 		e.collect()
 		e.requireBlobs()
 	}},
-	{"missing or wrong bytes are DataLoss, and writing the content again mends them", func(e *tenants) {
+	{"missing or wrong bytes are DataLoss, and writing the content again mends them (W-D7)", func(e *tenants) {
 		if e.tc.Damage == nil {
 			e.Skip("nothing to damage")
 		}

@@ -154,7 +154,7 @@ var walkPromises = []promise{
 		}
 		require.Equal(e, map[string]string{"a": "1"}, e.info(dgst).Labels)
 	}},
-	{"stray files change nothing", func(e *env) {
+	{"stray files change nothing (W-G5, W-G6)", func(e *env) {
 		if e.impl.Stray == nil {
 			e.Skip("no folder to put them in")
 		}

@@ -120,7 +120,7 @@ var writerPromises = []promise{
 		require.NoError(e, w.Close())
 		require.NoError(e, w.Close())
 	}},
-	{"after Close, Write, Truncate and Commit are FailedPrecondition and change nothing", func(e *env) {
+	{"after Close, Write, Truncate and Commit are FailedPrecondition and change nothing (W-R9)", func(e *env) {
 		w := e.open("ref")
 		e.write(w, []byte("left"))
 		require.NoError(e, w.Close())
@@ -141,7 +141,7 @@ var writerPromises = []promise{
 		e.requireContent(digest.FromString("done"), []byte("done"))
 		e.requireNoIngestion("ref")
 	}},
-	{"a closed writer never frees a ref that another one holds by now", func(e *env) {
+	{"a closed writer never frees a ref that another one holds by now (W-R3)", func(e *env) {
 		for how, end := range map[string]func(cellar.Writer){
 			"closed":    func(w cellar.Writer) { require.NoError(e, w.Close()) },
 			"committed": func(w cellar.Writer) { require.NoError(e, w.Commit(e.ctx, 0, "")) },

@@ -141,7 +141,8 @@ func (w *writer) writeSlot(c *checkpoint) error {
 // unclean takes back, before the data changes, that the files are as a Close
 // left them. If that can't be written the change of the data tells the same.
 func (w *writer) unclean() {
-	if w.last == nil || !w.last.clean {
+	// While a checkpoint is being made the data has changed before.
+	if w.running != nil || w.last == nil || !w.last.clean {
 		return
 	}
 	c := *w.last

@@ -100,6 +100,10 @@ func (w *writer) commitBody(ctx context.Context, p *proposal, size int64, expect
 		w.keepClaim(p)
 		return err
 	}
+	if err := w.dropStored(context.WithoutCancel(ctx)); err != nil {
+		// Content was taken over beside it. A collection removes it when it is old.
+		w.v.db.log.Warn("remove what an ingestion had received", "namespace", w.v.ns, "ref", w.e.key.ref, "error", err)
+	}
 	w.state, w.committed = writerClosed, p.dgst
 	w.v.db.ingests.release(w.e, w, false)
 	if p.exists {

@@ -223,86 +223,6 @@ func forgetIngest(tx *bolt.Tx, key ingestKey) error {
 	return b.Delete([]byte(key.ref))
 }
 
-// loadIngests makes the table when the database is opened.
-func (db *DB) loadIngests(ctx context.Context) error {
-	records, err := db.ingestRecords(ctx)
-	if err != nil {
-		return err
-	}
-	stored, err := db.blobs.ListStatuses(ctx)
-	if err != nil {
-		return err
-	}
-	entries := map[ingestKey]*ingest{}
-	byRawRef := map[string]ingestKey{}
-	for key := range records {
-		byRawRef[key.rawRef()] = key
-	}
-	for _, status := range stored {
-		key, ok := byRawRef[status.Ref]
-		if !ok {
-			if key, ok = parseRawRef(status.Ref); !ok {
-				continue // not ours; a collection removes it when it is old
-			}
-		}
-		entries[key] = db.resumed(key, records[key], status)
-	}
-	db.ingests.entries = entries
-	for key, record := range records {
-		if record.borrowed == "" || entries[key] != nil {
-			continue // nothing was left but a record
-		}
-		e := &ingest{key: key, record: *record}
-		e.record.borrowed = ""
-		entries[key] = e
-		db.ingests.borrow(e, record.borrowed)
-	}
-	return nil
-}
-
-// resumed is the entry of an ingestion that the raw store has.
-func (db *DB) resumed(key ingestKey, record *ingestRecord, status cellar.Status) *ingest {
-	e := &ingest{key: key, stored: true, offset: status.Offset}
-	if record == nil {
-		e.record = ingestRecord{open: true, started: status.StartedAt, total: max(status.Total, 0), expected: status.Expected}
-	} else {
-		e.record = *record
-		e.record.borrowed = ""
-	}
-	if e.record.open {
-		e.record.updated = status.UpdatedAt
-		if record == nil || !record.expires.IsZero() { // otherwise it is only leased
-			e.record.expires = db.now().Add(db.opts.IngestExpiry)
-		}
-	}
-	return e
-}
-
-// ingestRecords reads all stored records. A damaged one is left out: its
-// ingestion goes on with what the raw store knows.
-func (db *DB) ingestRecords(ctx context.Context) (map[ingestKey]*ingestRecord, error) {
-	records := map[ingestKey]*ingestRecord{}
-	err := db.read(ctx, func(tx *bolt.Tx) error {
-		return tx.Bucket(bucketNamespaces).ForEach(func(name, _ []byte) error {
-			b := ingestsBucket(tx, string(name))
-			if b == nil {
-				return nil
-			}
-			return b.ForEach(func(ref, value []byte) error {
-				key := ingestKey{string(name), string(ref)}
-				record, err := decodeIngest(value)
-				if err != nil {
-					db.log.Warn("ingest record", "namespace", key.ns, "ref", key.ref, "error", err)
-					return nil
-				}
-				records[key] = &record
-				return nil
-			})
-		})
-	})
-	return records, err
-}
-
 // state returns what is known of e, and whether a writer has it open.
 func (t *ingestTable) state(e *ingest) (record ingestRecord, open bool) {
 	t.mu.Lock()
@@ -325,11 +245,11 @@ func (t *ingestTable) borrowedKeys() map[string][]digestKey {
 }
 
 // status describes e, and whether it is to be seen: one that has taken over
-// content has nothing to show.
+// content, and received nothing before, has nothing to show.
 func (t *ingestTable) status(e *ingest) (cellar.Status, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return e.record.status(e.key.ref, e.offset), e.record.borrowed == ""
+	return e.record.status(e.key.ref, e.offset), e.record.borrowed == "" || e.stored
 }
 
 func (r *ingestRecord) status(ref string, offset int64) cellar.Status {

@@ -94,43 +94,47 @@ func (v *view) holds(ctx context.Context, dgst digest.Digest) (bool, error) {
 
 // open finds where the bytes of the ingestion are, or will be.
 func (w *writer) open(ctx context.Context, desc ocispec.Descriptor) error {
-	if err := w.restart(ctx, desc.Size); err != nil {
+	w.record = w.e.record
+	w.postpone(ctx)
+	lent, err := w.borrow(ctx, desc)
+	if err != nil {
 		return err
 	}
-	w.postpone(ctx)
+	if lent != nil {
+		w.lend(lent)
+		return nil
+	}
+	if err := w.restart(ctx, desc); err != nil {
+		return err
+	}
+	if w.e.stored || desc.Size > smallBlob || !stages(w.v.db.blobs) {
+		return w.openRaw(ctx)
+	}
+	w.small = newSmallBody(w.alg)
+	return nil
+}
+
+// restart notes what is known of the content, and drops what the ingestion has
+// from before if it was of another size.
+func (w *writer) restart(ctx context.Context, desc ocispec.Descriptor) error {
+	if w.record.total > 0 && desc.Size > 0 && w.record.total != desc.Size {
+		if err := w.dropStored(ctx); err != nil {
+			return err
+		}
+		w.anew()
+	}
 	if w.record.total == 0 && !w.e.stored {
 		w.record.total = max(desc.Size, 0)
 	}
 	if desc.Digest != "" {
 		w.record.expected = desc.Digest
 	}
-	lent, err := w.borrow(ctx, desc)
-	switch {
-	case err != nil:
-		return err
-	case lent != nil:
-		w.lend(lent)
-	case w.e.stored || desc.Size > smallBlob || !stages(w.v.db.blobs):
-		return w.openRaw(ctx)
-	default:
-		w.small = newSmallBody(w.alg)
-	}
 	return nil
 }
 
-// restart drops what an ingestion has from before if it was of another size,
-// and forgets a loan: whether it still stands is decided anew.
-func (w *writer) restart(ctx context.Context, size int64) error {
-	e := w.e
-	w.record = e.record
-	if w.record.total > 0 && size > 0 && w.record.total != size {
-		if err := w.dropStored(ctx); err != nil {
-			return err
-		}
-		w.v.db.ingests.borrow(e, "")
-		w.record = ingestRecord{started: e.since, updated: e.since, expires: e.record.expires}
-	}
-	return nil
+// anew makes the record that of an ingestion which begins now.
+func (w *writer) anew() {
+	w.record = ingestRecord{started: w.e.since, updated: w.e.since, expires: w.record.expires}
 }
 
 func (w *writer) dropStored(ctx context.Context) error {

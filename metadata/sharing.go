@@ -16,7 +16,8 @@ import (
 
 // borrow decides whether the ingestion takes over content that is there
 // already, and notes it in the table if so. That note keeps the bytes from
-// being collected; it is made before they are looked for.
+// being collected; it is made before they are looked for. What the ingestion has
+// received before stays beside it, until it is committed, or written to.
 func (w *writer) borrow(ctx context.Context, desc ocispec.Descriptor) (*loan, error) {
 	table, e := &w.v.db.ingests, w.e
 	wanted := desc.Digest
@@ -25,7 +26,9 @@ func (w *writer) borrow(ctx context.Context, desc ocispec.Descriptor) (*loan, er
 		wanted = e.record.borrowed
 	} else if e.record.borrowed != "" {
 		table.borrow(e, "")
-		w.record = ingestRecord{started: e.since, updated: e.since, expires: w.record.expires, total: max(desc.Size, 0), expected: desc.Digest}
+		if !e.stored {
+			w.anew()
+		}
 	}
 	if wanted == "" {
 		return nil, nil
@@ -44,7 +47,7 @@ func (w *writer) borrow(ctx context.Context, desc ocispec.Descriptor) (*loan, er
 		}
 		return nil, err
 	}
-	return &loan{dgst: wanted, size: size}, w.dropStored(ctx)
+	return &loan{dgst: wanted, size: size}, nil
 }
 
 // blobSize returns the length of bytes while nobody is removing them. If it is

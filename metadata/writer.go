@@ -124,6 +124,10 @@ func (w *writer) publish() {
 	t := &w.v.db.ingests
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if w.loan != nil && w.e.stored {
+		w.e.record.expires = w.record.expires // the rest is of what was received
+		return
+	}
 	w.record.borrowed = w.e.record.borrowed
 	w.e.record, w.e.offset = w.record, w.offset()
 }
@@ -194,10 +198,15 @@ func (w *writer) unshare(ctx context.Context) error {
 		return fmt.Errorf("take over %s in %q: %w", w.loan.dgst, w.v.ns, err)
 	}
 	defer ra.Close()
-	if err := w.openRaw(ctx); err != nil {
+	if err := w.dropStored(ctx); err != nil {
 		return err
 	}
+	lent := w.loan
 	w.loan = nil
+	if err := w.openRaw(ctx); err != nil {
+		w.loan = lent
+		return err
+	}
 	w.v.db.ingests.borrow(w.e, "")
 	n, err := io.Copy(struct{ io.Writer }{w.raw}, cellar.NewReader(ra))
 	w.size += n
@@ -226,6 +235,9 @@ func (w *writer) Truncate(size int64) error {
 		return nil
 	}
 	if w.loan != nil {
+		if err := w.dropStored(context.Background()); err != nil {
+			return err
+		}
 		w.loan = nil
 		w.v.db.ingests.borrow(w.e, "")
 	}

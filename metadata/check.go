@@ -30,7 +30,8 @@ const (
 	// FoundHolders is a digest for which the number of namespaces that hold it
 	// is wrong: too low endangers its bytes, too high keeps them for ever.
 	FoundHolders FindingCode = "holders"
-	// FoundStaged is an entry of the staged blobs that can't be decoded.
+	// FoundStaged is an entry of the staged blobs that can't be decoded, or
+	// whose bytes are not those of its digest.
 	FoundStaged FindingCode = "staged"
 )
 
@@ -84,10 +85,11 @@ type checker struct {
 func (c *checker) add(f Finding) { c.findings = append(c.findings, f) }
 
 func (c *checker) pages(tx *bolt.Tx) error {
-	for err := range tx.Check() {
-		c.add(Finding{Code: FoundPage, Problem: err.Error()})
+	problems, err := checkPages(c.ctx, c.db.file, c.db.metaOf(tx))
+	for _, problem := range problems {
+		c.add(Finding{Code: FoundPage, Problem: problem})
 	}
-	return nil
+	return err
 }
 
 // holding is where the check has got to in the records of one namespace.
@@ -189,11 +191,7 @@ func (c *checker) holders(tx *bolt.Tx, key []byte, records uint64) {
 
 func (c *checker) staged(tx *bolt.Tx) error {
 	return tx.Bucket(bucketStaged).ForEach(func(key, value []byte) error {
-		dgst, err := parseDigestKey(key)
-		if err == nil {
-			_, _, err = decodeStaged(value)
-		}
-		if err != nil {
+		if dgst, _, _, err := checkStaged(key, value); err != nil {
 			c.add(Finding{Code: FoundStaged, Digest: dgst, Problem: err.Error()})
 		}
 		return nil

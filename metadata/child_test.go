@@ -2,13 +2,18 @@ package metadata_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/cellarstore/cellar/local"
+	"github.com/cellarstore/cellar/metadata"
 )
 
 // The test binary runs as a child process of a test where these are set: what
@@ -23,6 +28,8 @@ func childMain(name string) {
 	switch name {
 	case "file size limit":
 		childFileSizeLimit()
+	case "hold":
+		childHold()
 	default:
 		orExit(fmt.Errorf("no child %q", name))
 	}
@@ -52,3 +59,21 @@ func runChild(t *testing.T, name, dir string) {
 	out, err := child(ctx, name, dir).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }
+
+// childWorld is a database on the real file system in a child process.
+type childWorld struct {
+	blobs *local.Store
+	db    *metadata.DB
+}
+
+// openChild opens the database of the folder that the child is to work in.
+func openChild() *childWorld {
+	dir := os.Getenv(childDirEnv)
+	blobs, err := local.Open(filepath.Join(dir, "store"), local.Options{})
+	orExit(err)
+	db, err := metadata.Open(filepath.Join(dir, "metadata.db"), blobs, metadata.Options{})
+	orExit(err)
+	return &childWorld{blobs, db}
+}
+
+func (w *childWorld) close() error { return errors.Join(w.db.Close(), w.blobs.Close()) }

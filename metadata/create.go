@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,15 +20,15 @@ import (
 
 // openBolt opens the database file, making it first where there is none.
 func (db *DB) openBolt() error {
-	_, err := os.Lstat(db.path)
+	info, err := os.Stat(db.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = db.create()
 	}
 	if err != nil {
 		return fserr.Wrap(err, "metadata %s", db.path)
 	}
-	if err := db.inspectFile(); err != nil {
-		return err
+	if info != nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("metadata %s is not a regular file: %w", db.path, errdefs.ErrFailedPrecondition)
 	}
 	err = db.guard(func() error {
 		db.bolt, err = bolt.Open(db.path, 0o600, db.boltOptions())
@@ -61,9 +62,19 @@ func (db *DB) boltOptions() *bolt.Options {
 		NoFreelistSync: true, // a long free list would be written with every commit
 		NoStatistics:   true,
 		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-			var err error
-			db.file, err = os.OpenFile(name, flag, mode)
-			return db.file, err
+			f, err := os.OpenFile(name, flag&^os.O_CREATE, mode)
+			if err != nil {
+				return nil, err
+			}
+			db.file = f
+			// bolt takes the lock again, which is no second one.
+			if err := lockFile(f, db.opts.LockTimeout); err != nil {
+				return nil, errors.Join(err, f.Close())
+			}
+			if err := inspectFile(f); err != nil {
+				return nil, errors.Join(err, f.Close())
+			}
+			return f, nil
 		},
 	}
 }
@@ -142,35 +153,46 @@ func (db *DB) checkSchema(tx *bolt.Tx) error {
 }
 
 // inspectFile makes sure that what will be read is what the medium has, and
-// that the file is long enough to be mapped.
+// that bolt can read it: that the file is long enough to be mapped, and what
+// bolt reads when it opens it is sound.
 //
 // A failed flush can leave pages in the cache that the medium lacks. So the
 // file is flushed and its clean pages are dropped before bolt reads it.
-func (db *DB) inspectFile() (err error) {
-	f, err := os.Open(db.path)
-	if err != nil {
-		return fserr.Wrap(err, "metadata %s", db.path)
-	}
-	defer f.Close()
+//
+// After a clean close bolt reads no more than a list, and so does this: what is
+// wrong with other pages shows when they are used, as an error. Only a branch
+// page that leads back to itself, which takes a write that went to a wrong
+// place, is not found out then.
+func inspectFile(f *os.File) error {
 	if err := f.Sync(); err != nil {
-		return fserr.Wrap(err, "metadata %s", db.path)
+		return err
 	}
 	dropCache(f)
 	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return fserr.Wrap(err, "metadata %s", db.path)
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("metadata %s is not a regular file: %w", db.path, errdefs.ErrFailedPrecondition)
-	}
-	need, err := mappedSize(f, info.Size())
 	if err != nil {
-		return fmt.Errorf("metadata %s is damaged: %w: %w", db.path, errdefs.ErrDataLoss, err)
+		return err
 	}
-	if info.Size() < need {
-		return fmt.Errorf("metadata %s is damaged: it has %d bytes and should have %d: %w", db.path, info.Size(), need, errdefs.ErrDataLoss)
+	m, err := newestMeta(f, info.Size())
+	if err != nil {
+		return errDamaged(err.Error())
+	}
+	if need := m.pageSize * int64(m.pages); info.Size() < need {
+		return errDamaged(fmt.Sprintf("it has %d bytes and should have %d", info.Size(), need))
+	}
+	var problems []string
+	if m.freelist == noFreelist {
+		problems, _ = checkPages(context.Background(), f, m)
+	} else {
+		problems = checkFreelist(f, m)
+	}
+	if len(problems) > 0 {
+		return errDamaged(problems[0])
 	}
 	return nil
+}
+
+func errDamaged(problem string) error {
+	return fmt.Errorf("damaged: %s: %w", problem, errdefs.ErrDataLoss)
 }
 
 // The fields of bolt's meta page that tell how long the file must be, as
@@ -179,45 +201,61 @@ func (db *DB) inspectFile() (err error) {
 // page, number of pages, transaction id, checksum (8 bytes each).
 const (
 	metaMagic    = 0xED0CDAED
-	metaAt       = 16
+	metaAt       = pageHeader
 	metaPageSize = metaAt + 8
+	metaRoot     = metaAt + 16
+	metaFreelist = metaAt + 32
 	metaPages    = metaAt + 40
 	metaTxid     = metaAt + 48
 	metaChecksum = metaAt + 56
 	metaEnd      = metaChecksum + 8
 )
 
-// mappedSize returns how many bytes the newest valid meta page of f speaks of.
-func mappedSize(f io.ReaderAt, size int64) (int64, error) {
-	var need int64
-	var newest uint64
+// boltMeta is what a meta page says.
+type boltMeta struct {
+	pageSize int64
+	pages    uint64
+	root     uint64
+	freelist uint64
+	txid     uint64
+}
+
+// newestMeta returns the valid meta page of f that bolt will go by.
+func newestMeta(f io.ReaderAt, size int64) (newest boltMeta, err error) {
 	found := false
 	consider := func(offset int64) {
-		pageSize, pages, txid, ok := readMeta(f, offset)
-		if ok && (!found || txid >= newest) {
-			found, newest, need = true, txid, pageSize*pages
+		if m, ok := readMeta(f, offset); ok && (!found || m.txid >= newest.txid) {
+			found, newest = true, m
 		}
 	}
 	consider(0)
-	for pageSize := int64(1 << 10); pageSize <= 1<<24 && pageSize < size; pageSize <<= 1 {
+	for pageSize := int64(1 << 10); pageSize <= maxPageSize && pageSize < size; pageSize <<= 1 {
 		consider(pageSize)
 	}
 	if !found {
-		return 0, errors.New("neither of its meta pages is valid")
+		return boltMeta{}, errors.New("neither of its meta pages is valid")
 	}
-	return need, nil
+	return newest, nil
 }
 
-func readMeta(f io.ReaderAt, offset int64) (pageSize, pages int64, txid uint64, ok bool) {
+const maxPageSize = 1 << 24
+
+func readMeta(f io.ReaderAt, offset int64) (m boltMeta, ok bool) {
 	var page [metaEnd]byte
 	if n, _ := f.ReadAt(page[:], offset); n != len(page) {
-		return 0, 0, 0, false
+		return boltMeta{}, false
 	}
-	order := binary.NativeEndian
 	sum := fnv.New64a()
 	_, _ = sum.Write(page[metaAt:metaChecksum])
 	if order.Uint32(page[metaAt:]) != metaMagic || order.Uint64(page[metaChecksum:]) != sum.Sum64() {
-		return 0, 0, 0, false
+		return boltMeta{}, false
 	}
-	return int64(order.Uint32(page[metaPageSize:])), int64(order.Uint64(page[metaPages:])), order.Uint64(page[metaTxid:]), true
+	m = boltMeta{
+		pageSize: int64(order.Uint32(page[metaPageSize:])),
+		root:     order.Uint64(page[metaRoot:]),
+		freelist: order.Uint64(page[metaFreelist:]),
+		pages:    order.Uint64(page[metaPages:]),
+		txid:     order.Uint64(page[metaTxid:]),
+	}
+	return m, m.pageSize > pageHeader && m.pageSize <= maxPageSize && m.pages < 1<<40
 }

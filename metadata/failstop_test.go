@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"os/signal"
 	"path/filepath"
 	"sync"
@@ -18,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cellarstore/cellar"
-	"github.com/cellarstore/cellar/local"
 	"github.com/cellarstore/cellar/metadata"
 )
 
@@ -175,11 +173,8 @@ func TestFileSizeLimit(t *testing.T) {
 
 func childFileSizeLimit() {
 	signal.Ignore(syscall.SIGXFSZ)
-	dir := os.Getenv(childDirEnv)
-	blobs, err := local.Open(filepath.Join(dir, "store"), local.Options{})
-	orExit(err)
-	db, err := metadata.Open(filepath.Join(dir, "metadata.db"), blobs, metadata.Options{})
-	orExit(err)
+	w := openChild()
+	db := w.db
 	store, err := db.Namespace("a")
 	orExit(err)
 	ctx := context.Background()
@@ -225,7 +220,7 @@ func childFileSizeLimit() {
 	if len(findings) > 0 {
 		orExit(fmt.Errorf("findings: %v", findings))
 	}
-	orExit(errors.Join(db.Close(), blobs.Close()))
+	orExit(w.close())
 }
 
 // T4 under load: when the database fails among many writers, each hears the

@@ -6,9 +6,29 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
+	bolterrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
 )
+
+// lockFile takes the lock of a database as bolt does, waiting for it no longer
+// than timeout.
+func lockFile(f *os.File, timeout time.Duration) error {
+	for deadline := time.Now().Add(timeout); ; time.Sleep(lockInterval) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
+			return &os.PathError{Op: "flock", Path: f.Name(), Err: err}
+		case time.Now().After(deadline):
+			return bolterrors.ErrTimeout
+		}
+	}
+}
+
+const lockInterval = 10 * time.Millisecond
 
 // dropCache asks the kernel to forget the clean pages of f. It is a hint: if
 // it is refused nothing is lost but a precaution.

@@ -2,7 +2,13 @@
 
 package metadata
 
-import "os"
+import (
+	"os"
+	"time"
+)
+
+// lockFile leaves the locking to bolt.
+func lockFile(*os.File, time.Duration) error { return nil }
 
 // dropCache does nothing where there is no such hint.
 func dropCache(*os.File) {}

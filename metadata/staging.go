@@ -247,7 +247,7 @@ func (db *DB) placeAgain(ctx context.Context, dgst digest.Digest) (held bool, er
 		}
 		held = true
 		if value := tx.Bucket(bucketStaged).Get(key.bytes()); value != nil {
-			_, data, err = decodeStaged(value)
+			_, _, data, err = checkStaged(key.bytes(), value)
 			data = append([]byte{}, data...)
 		}
 		return err
@@ -281,43 +281,50 @@ func (db *DB) unstageAll(ctx context.Context, settled map[digest.Digest]stagedBl
 
 // replayStaged puts the files of staged blobs right after a crash, which may
 // have left anything under their digests. They stay staged until they are
-// flushed.
+// flushed. A damaged entry is left for Check: the file may be right.
 func (db *DB) replayStaged(ctx context.Context) error {
-	type entry struct {
-		dgst digest.Digest
-		data []byte
-	}
-	var entries []entry
+	held := map[digest.Digest][]byte{}
 	err := db.read(ctx, func(tx *bolt.Tx) error {
 		return tx.Bucket(bucketStaged).ForEach(func(key, value []byte) error {
-			dgst, err := parseDigestKey(key)
+			dgst, seq, data, err := checkStaged(key, value)
 			if err != nil {
-				return err
-			}
-			seq, data, err := decodeStaged(value)
-			if err != nil {
-				return err
+				db.log.Warn("staged blob", "digest", dgst, "error", err)
+				return nil
 			}
 			db.staging.restore(dgst, seq, len(data))
-			if h, err := holdersOf(tx, key); err != nil || h.count == 0 {
-				return err
+			if h, err := holdersOf(tx, key); err != nil || h.count > 0 {
+				held[dgst] = append([]byte{}, data...)
 			}
-			entries = append(entries, entry{dgst, append([]byte(nil), data...)})
 			return nil
 		})
 	})
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if db.inPlace(ctx, e.dgst, e.data) {
+	for dgst, data := range held {
+		if db.inPlace(ctx, dgst, data) {
 			continue
 		}
-		if err := db.blobs.Place(ctx, e.dgst, e.data); err != nil {
+		if err := db.blobs.Place(ctx, dgst, data); err != nil {
 			return fmt.Errorf("put small content in place: %w", err)
 		}
 	}
 	return nil
+}
+
+// checkStaged decodes a staged blob and compares it with its digest: what is
+// wrong in the database must not replace what may be right in the file.
+func checkStaged(key, value []byte) (dgst digest.Digest, seq uint64, data []byte, err error) {
+	if dgst, err = parseDigestKey(key); err != nil {
+		return "", 0, nil, err
+	}
+	if seq, data, err = decodeStaged(value); err != nil {
+		return dgst, 0, nil, err
+	}
+	if dgst.Algorithm().FromBytes(data) != dgst {
+		return dgst, seq, nil, fmt.Errorf("staged bytes of %s are damaged: %w", dgst, errdefs.ErrDataLoss)
+	}
+	return dgst, seq, data, nil
 }
 
 // restore is add for what is found when the database is opened.

@@ -127,7 +127,10 @@ func openModels() opener {
 // both. Closing checks the database first.
 func openMetadata(t testing.TB, dir string, now func() time.Time, policy metadata.Policy, open opener) (*metadata.DB, cellar.Store, func() error) {
 	raw := open(t, filepath.Join(dir, "store"), now)
-	db, err := metadata.Open(filepath.Join(dir, "metadata.db"), raw.Store, metadata.Options{Policy: policy, Now: now})
+	db, err := metadata.Open(filepath.Join(dir, "metadata.db"), raw.Store, metadata.Options{
+		Policy: policy, Now: now,
+		Grace: 1000 * time.Hour, // nothing here refers to content
+	})
 	require.NoError(t, err)
 	return db, raw.Store, func() error {
 		findings, err := db.Check(context.Background())

@@ -15,8 +15,8 @@ import (
 // Tenancy says how several namespaces over one pool of bytes are made.
 type Tenancy struct {
 	// Open opens the pool that lives in dir, as Implementation.Open does.
-	// Content without a grace period: what nothing holds goes with the next
-	// collection.
+	// Collections must leave what a namespace holds, whether anything refers
+	// to it or not: a grace period of days does that.
 	Open func(t testing.TB, dir string, now func() time.Time) Pool
 
 	// Rules are those that the pool follows; Rules.Now is not looked at.

@@ -91,6 +91,7 @@ func TestLatticeCatches(t *testing.T) {
 		"labels":       {module, module + "/filters", "github.com/pkg/errors"},
 		"leases":       {module + "/labels", module + "/namespaces"},
 		"gc":           {module, errdefsModule, bbolt},
+		"gc/schedule":  {module, module + "/metadata", errdefsModule},
 		"local":        {module + "/metadata", module + "/labels", bbolt, bbolt + "/errors"},
 		"metadata":     {module + "/local", module + "/storetest", module + "/gc/schedule"},
 		"storetest":    {module + "/local", module + "/metadata"},

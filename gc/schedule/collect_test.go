@@ -44,6 +44,30 @@ func TestCollect(t *testing.T) {
 	})
 }
 
+func TestCollectAtAnyMoment(t *testing.T) {
+	// A demand is not overlooked if it comes when the scheduler has just found
+	// that there is nothing to do and is about to wait.
+	scheduled(t, schedule.Policy{MaxInterval: -1}, func(t *testing.T, s *store, scheduler *schedule.Scheduler) {
+		var once sync.Once
+		done := make(chan error)
+		s.mu.Lock()
+		s.looking = func() {
+			once.Do(func() {
+				go func() {
+					_, err := scheduler.Collect(t.Context())
+					done <- err
+				}()
+				synctest.Wait()
+			})
+		}
+		s.mu.Unlock()
+		s.change(func() {}) // makes it look
+		start := time.Now()
+		require.NoError(t, <-done)
+		require.Less(t, time.Since(start), time.Second)
+	})
+}
+
 func TestCollectCounts(t *testing.T) {
 	// After a collection that was demanded, nothing is due any more, and the
 	// rest that it cost is taken.

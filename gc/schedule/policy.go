@@ -173,7 +173,7 @@ func (p Policy) due(s state, seen gc.Activity, now moment) time.Duration {
 	case expiry.Equal(s.left):
 		return min(interval, s.ended+p.RetryMax)
 	default:
-		return min(interval, now.since+max(0, min(expiry.Sub(now.wall), forever)))
+		return min(interval, now.since+max(0, min(expiry.Sub(now.wall), forever)+1)) // after it, not at it
 	}
 }
 
@@ -200,7 +200,7 @@ func (p Policy) collected(s state, seen gc.Activity, began, ended moment, err er
 	s.pause = ended.since + p.MinInterval
 	s.base = seen
 	s.left = time.Time{}
-	if !seen.NextExpiry.After(began.wall) {
+	if seen.NextExpiry.Before(began.wall) {
 		s.left = seen.NextExpiry
 	}
 	return s

@@ -28,7 +28,7 @@ type Collector interface {
 	// Activity returns what happened so far, at little cost. What is counted
 	// before GarbageCollect is called is seen by it. What a collection itself
 	// removes is not counted, or one would follow the other without end. A
-	// collection that begins at NextExpiry removes what expires then.
+	// collection that begins after NextExpiry removes what expires then.
 	Activity() gc.Activity
 	// Watch waits until the activity differs from seen, and returns it; at once
 	// if it differs already. It may return early. If ctx ends it returns its

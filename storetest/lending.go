@@ -246,6 +246,34 @@ var takeOverPromises = []tenantPromise{
 		require.Empty(e, b.statuses())
 		b.requireEmpty(b.open("ref"))
 	}},
+	{"what the ref had received stays beside it until Commit, Write or Truncate", func(e *tenants) {
+		dgst := e.as("a").put(blob("beside", 1000))
+		b := e.as("b")
+		b.leave("ref", []byte("received"), withSize(70))
+		left, err := b.store.Status(e.ctx, "ref")
+		require.NoError(e, err)
+		w := b.open("ref", withDigest(dgst))
+		require.Equal(e, int64(1000), b.status(w).Offset)
+		require.Equal(e, []cellar.Status{left}, b.statuses())
+		require.NoError(e, w.Close())
+		b.requireLeft("ref", []byte("received"))
+		require.NoError(e, b.open("ref", withDigest(dgst)).Commit(e.ctx, 0, dgst))
+		b.requireNoIngestion("ref")
+
+		require.NoError(e, b.store.Delete(e.ctx, dgst))
+		for name, change := range map[string]func(cellar.Writer){
+			"write":    func(w cellar.Writer) { b.write(w, []byte("!")) },
+			"truncate": func(w cellar.Writer) { require.NoError(e, w.Truncate(0)) },
+		} {
+			b.leave(name, []byte("received"))
+			w := b.open(name, withDigest(dgst))
+			change(w)
+			st, err := b.store.Status(e.ctx, name)
+			require.NoError(e, err)
+			require.Equal(e, b.status(w), st)
+			require.NotEqual(e, int64(8), st.Offset)
+		}
+	}},
 	{"what was taken over and given up keeps no bytes alive (W-R5, W-G3)", func(e *tenants) {
 		dgst := e.as("a").put(blob("given up", 1000))
 		b := e.as("b")

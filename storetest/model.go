@@ -57,8 +57,12 @@ type ingestion struct {
 	// without having data, and nobody but its writer sees it. The pool keeps
 	// those bytes as long as the ingestion is there.
 	adopted digest.Digest
-	writer  *modelWriter // nil while nobody has it open
-	since   time.Time
+	// beside is what had been received before content was taken over. Others
+	// see it in place of this, and it is continued if this is given up; Commit,
+	// Write and Truncate drop it.
+	beside *ingestion
+	writer *modelWriter // nil while nobody has it open
+	since  time.Time
 }
 
 // NewModel returns a model without content.
@@ -294,11 +298,19 @@ func (t *tenant) Status(ctx context.Context, ref string) (cellar.Status, error) 
 		return cellar.Status{}, err
 	}
 	defer t.m.mu.Unlock()
-	ing, ok := t.ingests[ref]
-	if !ok || ing.adopted != "" {
+	ing := t.ingests[ref].received()
+	if ing == nil {
 		return cellar.Status{}, t.missing(cellar.Shorten(ref))
 	}
 	return t.m.statusOf(ing), nil
+}
+
+// received is what others see of an ingestion, nil if that is nothing.
+func (ing *ingestion) received() *ingestion {
+	if ing != nil && ing.adopted != "" {
+		return ing.beside
+	}
+	return ing
 }
 
 // statusOf describes an ingestion as its writer sees it.
@@ -322,9 +334,9 @@ func (t *tenant) ListStatuses(ctx context.Context, expressions ...string) ([]cel
 	defer t.m.mu.Unlock()
 	var statuses []cellar.Status
 	for _, ref := range slices.Sorted(maps.Keys(t.ingests)) {
-		ing := t.ingests[ref]
-		if st := t.m.statusOf(ing); ing.adopted == "" && filter.Match(st) {
-			statuses = append(statuses, st)
+		ing := t.ingests[ref].received()
+		if ing != nil && filter.Match(t.m.statusOf(ing)) {
+			statuses = append(statuses, t.m.statusOf(ing))
 		}
 	}
 	return statuses, nil

@@ -73,12 +73,13 @@ func (t *tenant) Writer(ctx context.Context, opts ...cellar.WriterOpt) (cellar.W
 func (t *tenant) resume(left *ingestion, o cellar.WriterOpts) *ingestion {
 	now, total := t.m.now(), max(o.Desc.Size, 0)
 	fresh := &ingestion{status: cellar.Status{Ref: o.Ref, Total: total, Expected: o.Desc.Digest, StartedAt: now, UpdatedAt: now}}
+	left = left.received()
 	if size, ok := t.mayAdopt(o.Desc); ok {
-		fresh.adopted, fresh.status.Total = o.Desc.Digest, size
+		fresh.adopted, fresh.status.Total, fresh.beside = o.Desc.Digest, size, left
 		return fresh
 	}
 	switch {
-	case left == nil, left.adopted != "":
+	case left == nil:
 		return fresh
 	case left.status.Total > 0 && total > 0 && left.status.Total != total:
 		return fresh
@@ -142,7 +143,7 @@ func (w *modelWriter) Write(p []byte) (int, error) {
 		if len(p) == 0 {
 			return 0, nil
 		}
-		w.ing.data, w.ing.adopted = []byte(w.t.m.pool[w.ing.adopted]), ""
+		w.ing.data, w.ing.adopted, w.ing.beside = []byte(w.t.m.pool[w.ing.adopted]), "", nil
 	}
 	w.ing.data = append(w.ing.data, p...)
 	w.ing.status.UpdatedAt = w.t.m.now()
@@ -158,7 +159,7 @@ func (w *modelWriter) Truncate(size int64) error {
 	if size != 0 {
 		return fmt.Errorf("truncate to %d: %w", size, errdefs.ErrInvalidArgument)
 	}
-	w.ing.data, w.ing.adopted = nil, ""
+	w.ing.data, w.ing.adopted, w.ing.beside = nil, "", nil
 	return nil
 }
 

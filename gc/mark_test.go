@@ -105,37 +105,37 @@ func (g graph) live(t require.TestingT, marks *gc.Marks) []string {
 	return live
 }
 
-// fixpoint returns what is live in g by definition: the smallest set that holds
-// the roots, flat or not, and of which no node that is there in another way
-// than as a flat root has a reference out of it, or one back to it.
+// fixpoint returns what is live in g by definition. What is reached is the
+// smallest set of names that holds the roots, what a node in it refers to, and
+// each node that has a back reference to a name in it. Live are the nodes in
+// that set, and the flat roots.
 func (g graph) fixpoint() []string {
-	there := func(n string) bool { return slices.Contains(g.nodes, n) }
-	followed := map[string]bool{}
+	reached := map[string]bool{}
 	for _, n := range g.roots {
-		followed[n] = there(n)
+		reached[n] = true
 	}
 	for changed := true; changed; {
 		changed = false
-		follow := func(n string) {
-			if there(n) && !followed[n] {
-				followed[n], changed = true, true
+		reach := func(n string) {
+			if !reached[n] {
+				reached[n], changed = true, true
 			}
 		}
 		for _, n := range g.nodes {
-			if followed[n] {
+			if reached[n] {
 				for _, to := range g.refs[n] {
-					follow(to)
+					reach(to)
 				}
 			}
 			for _, parent := range g.back[n] {
-				if followed[parent] {
-					follow(n)
+				if reached[parent] {
+					reach(n)
 				}
 			}
 		}
 	}
 	return slices.DeleteFunc(append([]string{}, g.nodes...), func(n string) bool {
-		return !followed[n] && !slices.Contains(g.flat, n)
+		return !reached[n] && !slices.Contains(g.flat, n)
 	})
 }
 
@@ -168,7 +168,12 @@ func TestMark(t *testing.T) {
 
 		{"back reference", "*a b<a c", "a b"},
 		{"back reference to what is not reached", "*c b<a", "c"},
-		{"back reference to what is not there", "b<x !x *c", "c"},
+		{"back reference to what is neither there nor reached", "b<x !x *c", "c"},
+		{"back reference to what is not there, but referred to", "*a a>x b<x b>c !x", "a b c"},
+		{"back reference to what is not there, but a root", "*x b<x c<x !x d", "b c"},
+		{"back reference to what is not there, but reached through it", "*x b<x b>x c<y b>y !x !y", "b c"},
+		{"back reference to what is not there, but a flat root", "~x b<x !x", ""},
+		{"back reference of what is not there", "*a x<a x>b !x", "a"},
 		{"back reference is followed on", "*a b<a b>c", "a b c"},
 		{"back reference to a child", "*a a>b c<b", "a b c"},
 		{"back reference to what only a back reference keeps", "*a b<a c<b d<c", "a b c d"},

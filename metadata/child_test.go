@@ -28,6 +28,8 @@ func childMain(name string) {
 	switch name {
 	case "file size limit":
 		childFileSizeLimit()
+	case "work":
+		childWork()
 	case "hold":
 		childHold()
 	default:

@@ -1,6 +1,7 @@
 package metadata_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -151,7 +152,9 @@ func (s *specimen) try(t *testing.T, what string, file []byte) (opened, found in
 	}()
 	findings, checkErr := w.db.Check(t.Context())
 	wrong := s.compare(w, what)
-	if len(wrong) > 0 {
+	if len(wrong) > 0 && bytes.Equal(s.file[:2*4096], file[:2*4096]) {
+		// With the newest meta page gone, the transaction before it counts, as
+		// after a crash; otherwise nothing is lost in silence.
 		require.True(t, checkErr != nil || len(findings) > 0, "%s: Check has not found that %v", what, wrong)
 	}
 	_ = w.db.Namespaces().SetLabel(t.Context(), "n0", "k", "v")

@@ -17,19 +17,31 @@ import (
 // borrow decides whether the ingestion takes over content that is there
 // already, and notes it in the table if so. That note keeps the bytes from
 // being collected; it is made before they are looked for. What the ingestion has
-// received before stays beside it, until it is committed, or written to.
+// received before stays beside it, until it is committed, or written to; and so
+// does the content when what was received is gone on with.
 func (w *writer) borrow(ctx context.Context, desc ocispec.Descriptor) (*loan, error) {
-	table, e := &w.v.db.ingests, w.e
+	e, before := w.e, w.e.record.borrowed
 	wanted := desc.Digest
-	mine := e.proven && (wanted == "" || wanted == e.record.borrowed)
+	mine := e.proven && (wanted == "" || wanted == before)
 	if mine {
-		wanted = e.record.borrowed
-	} else if e.record.borrowed != "" {
-		table.borrow(e, "")
-		if !e.stored {
-			w.anew()
-		}
+		wanted = before
 	}
+	lent, err := w.takeOver(ctx, wanted, desc.Size, mine)
+	switch {
+	case lent != nil:
+		return lent, nil
+	case !e.stored && before != "":
+		w.v.db.ingests.borrow(e, "")
+		w.anew()
+	case e.record.borrowed != before:
+		w.v.db.ingests.borrow(e, before) // it may be asked for again
+	}
+	return nil, err
+}
+
+// takeOver is borrow for the content wanted, nil if it can't be had. mine is
+// whether the ingestion has taken it over already, and may have it back.
+func (w *writer) takeOver(ctx context.Context, wanted digest.Digest, size int64, mine bool) (*loan, error) {
 	if wanted == "" {
 		return nil, nil
 	}
@@ -37,17 +49,16 @@ func (w *writer) borrow(ctx context.Context, desc ocispec.Descriptor) (*loan, er
 		if lent, err := w.v.mayTakeOver(ctx, wanted); err != nil || !lent {
 			return nil, err
 		}
-		table.borrow(e, wanted)
+		w.v.db.ingests.borrow(w.e, wanted)
 	}
-	size, err := w.v.db.blobSize(ctx, wanted)
-	if err != nil || desc.Size > 0 && desc.Size != size {
-		table.borrow(e, "")
-		if errdefs.IsNotFound(err) || errdefs.IsDataLoss(err) {
-			err = nil
-		}
+	found, err := w.v.db.blobSize(ctx, wanted)
+	switch {
+	case errdefs.IsNotFound(err), errdefs.IsDataLoss(err):
+		return nil, nil //nolint:nilerr // not to be had
+	case err != nil || size > 0 && size != found:
 		return nil, err
 	}
-	return &loan{dgst: wanted, size: size}, nil
+	return &loan{dgst: wanted, size: found}, nil
 }
 
 // blobSize returns the length of bytes while nobody is removing them. If it is

@@ -21,6 +21,8 @@ type Marks struct {
 	gray   []uint32
 	back   []backReference
 	sorted bool
+	// absent has the children of parents that are no nodes.
+	absent map[string][]uint32
 }
 
 // backReference keeps child while parent is reached.
@@ -40,10 +42,18 @@ func (m *Marks) Marked(i int) bool { return has(m.marked, i) || has(m.flat, i) }
 func has(set []uint64, i int) bool { return len(set) > 0 && set[i/64]&(1<<(i%64)) != 0 }
 
 // Root marks the node of key; Run follows its references. A key that is no
-// node is no error.
+// node is no error: it counts as reached, and keeps what has a back reference
+// to it.
 func (m *Marks) Root(key []byte) {
 	if i, ok := m.keys.Find(key); ok {
 		m.RootAt(i)
+		return
+	}
+	if children := m.absent[string(key)]; children != nil {
+		delete(m.absent, string(key))
+		for _, i := range children {
+			m.RootAt(int(i))
+		}
 	}
 }
 
@@ -74,12 +84,18 @@ func (m *Marks) Flat(key []byte) {
 }
 
 // Back says that the node with index child is kept while that of parent is
-// reached. It has to be said before a Run reaches parent.
+// reached; parent need not be a node. It has to be said before Root or a Run
+// reaches parent.
 func (m *Marks) Back(parent []byte, child int) {
 	if i, ok := m.keys.Find(parent); ok {
 		m.back = append(m.back, backReference{uint32(i), uint32(child)})
 		m.sorted = false
+		return
 	}
+	if m.absent == nil {
+		m.absent = map[string][]uint32{}
+	}
+	m.absent[string(parent)] = append(m.absent[string(parent)], uint32(child))
 }
 
 // checkEvery is after how many nodes Run looks whether its context is done.
@@ -87,7 +103,7 @@ const checkEvery = 1024
 
 // Run marks everything that can be reached from what was marked as a root. refs
 // is called once for each node that is reached, in no particular order, and
-// gives the keys that the node refers to; keys that are no nodes are ignored.
+// gives the keys that the node refers to; keys that are no nodes are as in Root.
 // If ctx ends, or refs returns an error, Run returns that error; calling it
 // again goes on, with the node for which refs failed.
 func (m *Marks) Run(ctx context.Context, refs func(i int, yield func(key []byte)) error) error {

@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -104,7 +105,7 @@ type explainer struct {
 	came   []int32
 	queue  []int32
 	causes map[int32]Explanation
-	back   map[int][]int
+	back   map[string][]int // by the key of the parent, which need not be there
 
 	result Explanation
 }
@@ -117,7 +118,7 @@ func (e *explainer) explain(ctx context.Context, tx *bolt.Tx) error {
 	if b == nil {
 		return errNoNamespace(e.ns)
 	}
-	var found roots
+	var found traits
 	if err := e.c.scan(ctx, &e.g, &found, b); err != nil {
 		return err
 	}
@@ -127,25 +128,29 @@ func (e *explainer) explain(ctx context.Context, tx *bolt.Tx) error {
 		return nil
 	}
 	e.wanted = wanted
-	e.prepare(&found)
-	if err := e.start(tx, b, found.at); err != nil {
+	if err := e.prepare(b, found.backed); err != nil {
+		return err
+	}
+	if err := e.start(tx, b, &found); err != nil {
 		return err
 	}
 	return e.search(ctx, b)
 }
 
-func (e *explainer) prepare(found *roots) {
+func (e *explainer) prepare(b *bolt.Bucket, backed bitset) error {
 	e.came = make([]int32, e.g.keys.Len())
 	for i := range e.came {
 		e.came[i] = notReached
 	}
-	e.causes, e.back = map[int32]Explanation{}, map[int][]int{}
-	for _, edge := range found.back {
-		if parent, ok := e.g.keys.Find(edge.parent.bytes()); ok {
-			e.back[parent] = append(e.back[parent], edge.child)
-		}
-	}
+	e.causes, e.back = map[int32]Explanation{}, map[string][]int{}
 	e.result.Cause = CauseNothing
+	return backed.each(func(i int) error {
+		return edges(b, e.g.keys.At(i), func(kind labels.Kind, target []byte) {
+			if kind == labels.Back {
+				e.back[string(target)] = append(e.back[string(target)], i)
+			}
+		})
+	})
 }
 
 // keep notes that something keeps the record of key by itself. Flat things are
@@ -153,6 +158,9 @@ func (e *explainer) prepare(found *roots) {
 func (e *explainer) keep(key []byte, why Explanation) {
 	i, ok := e.g.keys.Find(key)
 	if !ok {
+		for _, child := range e.back[string(key)] { // kept with what is not there
+			e.keep(e.g.keys.At(child), why)
+		}
 		return
 	}
 	if why.Cause == CauseFlatLease {
@@ -170,13 +178,14 @@ func (e *explainer) keep(key []byte, why Explanation) {
 }
 
 // start finds everything that keeps a record by itself.
-func (e *explainer) start(tx *bolt.Tx, b *bolt.Bucket, at []int) error {
-	for _, i := range at {
+func (e *explainer) start(tx *bolt.Tx, b *bolt.Bucket, found *traits) error {
+	own := func(i int) error {
 		record, err := decodeContent(b.Get(e.g.keys.At(i)))
-		if err != nil {
-			return err
-		}
 		e.keep(e.g.keys.At(i), e.ownCause(record))
+		return err
+	}
+	if err := errors.Join(found.rooted.each(own), found.fresh.each(own)); err != nil {
+		return err
 	}
 	err := liveLeases(tx, e.ns, e.c.now, func(id string, flat bool) error {
 		why := Explanation{Cause: CauseLease, Name: id}
@@ -223,12 +232,16 @@ func (e *explainer) search(ctx context.Context, b *bolt.Bucket) error {
 		err := references(b, e.g.keys.At(int(from)), func(key []byte) {
 			if to, ok := e.g.keys.Find(key); ok {
 				e.reach(from, to)
+				return
+			}
+			for _, child := range e.back[string(key)] {
+				e.reach(from, child)
 			}
 		})
 		if err != nil {
 			return err
 		}
-		for _, child := range e.back[int(from)] {
+		for _, child := range e.back[string(e.g.keys.At(int(from)))] {
 			e.reach(from, child)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -20,7 +21,7 @@ type nodeGraph struct {
 	marks *gc.Marks
 	// edged has a bit for each record that refers to others, so that only
 	// those are read again to be followed.
-	edged []uint64
+	edged bitset
 	// followed is how many notes of the barrier have been followed.
 	followed int
 	// damaged is set if a record could not be read: what it refers to is
@@ -32,45 +33,94 @@ type nodeGraph struct {
 	nextExpiry time.Time
 }
 
-// roots is what is found in a first pass over the records, when their indexes
-// are not known to the marks yet.
-type roots struct {
-	at   []int
-	back []backEdge
+// bitset has a bit for each record of a namespace.
+type bitset []uint64
+
+// set sets bit i, which may lie behind the end.
+func (s *bitset) set(i int) {
+	for len(*s) <= i/64 {
+		*s = append(*s, 0)
+	}
+	(*s)[i/64] |= 1 << (i % 64)
 }
 
-type backEdge struct {
-	child  int
-	parent digestKey
+func (s bitset) has(i int) bool { return i/64 < len(s) && s[i/64]&(1<<(i%64)) != 0 }
+
+// each calls fn for every bit that is set, in order.
+func (s bitset) each(fn func(i int) error) error {
+	for word, set := range s {
+		for ; set != 0; set &= set - 1 {
+			if err := fn(word*64 + bits.TrailingZeros64(set)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// traits is what a first pass over the records finds, when their indexes are
+// not known to the marks yet: which are roots, which are new, and which have
+// back references.
+type traits struct {
+	rooted, fresh, backed bitset
 }
 
 // markNamespace finds what is reachable in one namespace of the snapshot tx.
 func (c *collection) markNamespace(ctx context.Context, tx *bolt.Tx, ns string) (*nodeGraph, error) {
 	g := &nodeGraph{ns: ns}
-	var found roots
-	if b := contentBucket(tx, ns); b != nil {
+	var found traits
+	b := contentBucket(tx, ns)
+	if b != nil {
 		if err := c.scan(ctx, g, &found, b); err != nil {
 			return nil, err
 		}
 	}
 	g.marks = gc.NewMarks(&g.keys)
-	for _, e := range found.back {
-		g.marks.Back(e.parent.bytes(), e.child)
+	if err := found.backed.each(func(i int) error { return g.addBack(b, i) }); err != nil {
+		return nil, err
 	}
-	for _, i := range found.at {
-		g.marks.RootAt(i)
-	}
+	_ = found.rooted.each(func(i int) error { g.marks.RootAt(i); return nil })
 	if err := c.outerRoots(tx, g); err != nil {
 		return nil, err
 	}
 	if err := g.marks.Run(ctx, g.refsIn(tx)); err != nil {
 		return nil, err
 	}
-	return g, nil
+	return g, c.keepFresh(ctx, tx, g, found.fresh)
+}
+
+// addBack tells the marks the back references of a record.
+func (g *nodeGraph) addBack(b *bolt.Bucket, i int) error {
+	err := edges(b, g.keys.At(i), func(kind labels.Kind, target []byte) {
+		if kind == labels.Back {
+			g.marks.Back(target, i)
+		}
+	})
+	return g.unlessDamaged(err)
+}
+
+// keepFresh marks what grace alone keeps, and notes when the first of that no
+// longer is. What is reached anyway needs no grace, so that its end is no
+// reason to collect again.
+func (c *collection) keepFresh(ctx context.Context, tx *bolt.Tx, g *nodeGraph, fresh bitset) error {
+	b := contentBucket(tx, g.ns)
+	err := fresh.each(func(i int) error {
+		if g.marks.Marked(i) {
+			return nil
+		}
+		record, err := decodeContent(b.Get(g.keys.At(i)))
+		g.nextExpiry = earliest(g.nextExpiry, record.created.Add(c.grace))
+		g.marks.RootAt(i)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return g.marks.Run(ctx, g.refsIn(tx))
 }
 
 // scan reads all records of a namespace once.
-func (c *collection) scan(ctx context.Context, g *nodeGraph, found *roots, b *bolt.Bucket) error {
+func (c *collection) scan(ctx context.Context, g *nodeGraph, found *traits, b *bolt.Bucket) error {
 	cursor := b.Cursor()
 	for key, value := cursor.First(); key != nil; key, value = cursor.Next() {
 		i := g.keys.Len()
@@ -80,9 +130,6 @@ func (c *collection) scan(ctx context.Context, g *nodeGraph, found *roots, b *bo
 			}
 		}
 		g.keys.Append(key)
-		if i%64 == 0 {
-			g.edged = append(g.edged, 0)
-		}
 		if err := c.look(g, found, i, value); err != nil && g.damaged == nil {
 			dgst, _ := parseDigestKey(key)
 			g.damaged = fmt.Errorf("record of %s in %q: %w", dgst, g.ns, err)
@@ -92,7 +139,7 @@ func (c *collection) scan(ctx context.Context, g *nodeGraph, found *roots, b *bo
 }
 
 // look finds out what one record is to the collector.
-func (c *collection) look(g *nodeGraph, found *roots, i int, value []byte) error {
+func (c *collection) look(g *nodeGraph, found *traits, i int, value []byte) error {
 	d, err := unseal(value)
 	if err != nil {
 		return err
@@ -100,37 +147,24 @@ func (c *collection) look(g *nodeGraph, found *roots, i int, value []byte) error
 	d.size()
 	created := d.time()
 	d.varint()
-	root := c.inGrace(g, created)
-	err = eachEdge(&d, func(kind labels.Kind, target []byte) {
+	if c.inGrace(created) {
+		found.fresh.set(i)
+	}
+	return eachEdge(&d, func(kind labels.Kind, _ []byte) {
 		switch kind {
 		case labels.Root:
-			root = true
+			found.rooted.set(i)
 		case labels.Forward:
-			g.edged[i/64] |= 1 << (i % 64)
+			g.edged.set(i)
 		case labels.Back:
-			e := backEdge{child: i}
-			e.parent.set(target)
-			found.back = append(found.back, e)
+			found.backed.set(i)
 		}
 	})
-	if root {
-		found.at = append(found.at, i)
-	}
-	return err
 }
 
-// inGrace reports whether a record written at t is kept because it is new, and
-// notes when the first such record no longer is.
-func (c *collection) inGrace(g *nodeGraph, t time.Time) bool {
-	if c.grace <= 0 {
-		return false
-	}
-	end := t.Add(c.grace)
-	if !c.now.Before(end) {
-		return false
-	}
-	g.nextExpiry = earliest(g.nextExpiry, end)
-	return true
+// inGrace reports whether a record written at t is kept because it is new.
+func (c *collection) inGrace(t time.Time) bool {
+	return c.grace > 0 && c.now.Before(t.Add(c.grace))
 }
 
 // earliest returns the earlier of two times, of which a zero one is none.
@@ -170,20 +204,35 @@ func (c *collection) outerRoots(tx *bolt.Tx, g *nodeGraph) error {
 func (g *nodeGraph) refsIn(tx *bolt.Tx) func(i int, yield func(key []byte)) error {
 	b := contentBucket(tx, g.ns)
 	return func(i int, yield func(key []byte)) error {
-		if g.edged[i/64]&(1<<(i%64)) == 0 {
+		if !g.edged.has(i) {
 			return nil
 		}
-		err := references(b, g.keys.At(i), yield)
-		if g.damaged != nil {
-			return nil //nolint:nilerr // nothing of this namespace is unlinked anyway
-		}
-		return err
+		return g.unlessDamaged(references(b, g.keys.At(i), yield))
 	}
+}
+
+// unlessDamaged returns err, unless the namespace is known to have damaged
+// records: then nothing of it is unlinked anyway.
+func (g *nodeGraph) unlessDamaged(err error) error {
+	if g.damaged != nil {
+		return nil
+	}
+	return err
 }
 
 // references gives the keys that the record of key refers to, none if there is
 // no such record.
 func references(b *bolt.Bucket, key []byte, yield func(key []byte)) error {
+	return edges(b, key, func(kind labels.Kind, target []byte) {
+		if kind == labels.Forward {
+			yield(target)
+		}
+	})
+}
+
+// edges calls yield for the labels of the record of key that mean something to
+// the collector, as eachEdge does.
+func edges(b *bolt.Bucket, key []byte, yield func(kind labels.Kind, target []byte)) error {
 	value := b.Get(key)
 	if value == nil {
 		return nil
@@ -195,11 +244,7 @@ func references(b *bolt.Bucket, key []byte, yield func(key []byte)) error {
 	d.size()
 	d.time()
 	d.varint()
-	return eachEdge(&d, func(kind labels.Kind, target []byte) {
-		if kind == labels.Forward {
-			yield(target)
-		}
-	})
+	return eachEdge(&d, yield)
 }
 
 // eachEdge calls yield for each label that means something to the collector.

@@ -102,13 +102,7 @@ func (t *ingestTable) release(e *ingest, w *writer, keep bool) {
 	}
 }
 
-// drop removes an entry that no writer has.
-func (t *ingestTable) drop(e *ingest) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.dropLocked(e)
-}
-
+// dropLocked removes an entry that no writer has.
 func (t *ingestTable) dropLocked(e *ingest) {
 	t.borrowLocked(e, "")
 	if t.entries[e.key] == e {

@@ -152,7 +152,7 @@ func (p *planner) ended(tx *bolt.Tx, ns string, n *NamespacePlan) error {
 func (p *planner) dangling(tx *bolt.Tx, g *nodeGraph) error {
 	b := contentBucket(tx, g.ns)
 	for i := range g.keys.Len() {
-		if g.edged[i/64]&(1<<(i%64)) == 0 || !g.marks.Marked(i) {
+		if !g.edged.has(i) || !g.marks.Marked(i) {
 			continue
 		}
 		record, err := decodeContent(b.Get(g.keys.At(i)))

@@ -93,7 +93,13 @@ func (v *view) rely(ctx context.Context, dgst digest.Digest) (bool, error) {
 	}
 	// A collection runs. Its next transaction will see the note; one that is
 	// under way may not have.
-	v.db.writer.Lock()
-	v.db.writer.Unlock() //nolint:staticcheck // only to wait for it
+	v.db.awaitTransaction()
 	return v.holds(ctx, dgst)
+}
+
+// awaitTransaction returns when the write transaction that is under way, if
+// there is one, is over.
+func (db *DB) awaitTransaction() {
+	db.writer.Lock()
+	defer db.writer.Unlock()
 }

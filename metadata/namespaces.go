@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 
 	"github.com/containerd/errdefs"
@@ -102,20 +103,20 @@ func (s *namespaceStore) Labels(ctx context.Context, name string) (map[string]st
 	if err := namespaces.Validate(name); err != nil {
 		return nil, err
 	}
-	if err := s.db.flush(ctx); err != nil {
-		return nil, err
-	}
 	var record *namespaceRecord
 	err := s.db.read(ctx, func(tx *bolt.Tx) (err error) {
-		if record, err = namespaceOf(tx, name); err == nil && record == nil {
-			err = errNoNamespace(name)
-		}
+		record, err = namespaceOf(tx, name)
 		return err
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case record != nil:
+		return record.labels, nil
+	case s.db.pendingNamespaces()[name]:
+		return nil, nil
 	}
-	return record.labels, nil
+	return nil, errNoNamespace(name)
 }
 
 // SetLabel implements [namespaces.Store].
@@ -154,10 +155,14 @@ func (s *namespaceStore) List(ctx context.Context, fs ...string) ([]string, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := s.db.flush(ctx); err != nil {
-		return nil, err
-	}
+	// Before the records: what is recorded meanwhile is found there.
+	pending := s.db.pendingNamespaces()
 	var names []string
+	match := func(info namespaces.Info) {
+		if filter.Match(info) {
+			names = append(names, info.Name)
+		}
+	}
 	err = s.db.read(ctx, func(tx *bolt.Tx) error {
 		names = nil
 		return tx.Bucket(bucketNamespaces).ForEach(func(name, value []byte) error {
@@ -165,13 +170,31 @@ func (s *namespaceStore) List(ctx context.Context, fs ...string) ([]string, erro
 			if err != nil {
 				return fmt.Errorf("record of namespace %q: %w", name, err)
 			}
-			if info := (namespaces.Info{Name: string(name), Labels: record.labels}); filter.Match(info) {
-				names = append(names, info.Name)
-			}
+			delete(pending, string(name))
+			match(namespaces.Info{Name: string(name), Labels: record.labels})
 			return nil
 		})
 	})
-	return names, err
+	if err != nil {
+		return nil, err
+	}
+	for name := range pending {
+		match(namespaces.Info{Name: name})
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// pendingNamespaces returns the namespaces of ingestions, whose records may
+// still wait in the background. Nobody who only reads waits for those.
+func (db *DB) pendingNamespaces() map[string]bool {
+	pending := map[string]bool{}
+	for _, e := range db.ingests.list(func(e *ingest) bool { return e.stored || e.record.borrowed != "" }) {
+		if e.deletions == db.deletions.of(e.key.ns) {
+			pending[e.key.ns] = true
+		}
+	}
+	return pending
 }
 
 // Delete implements [namespaces.Store].

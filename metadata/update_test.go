@@ -292,11 +292,21 @@ func TestUpdateAndOthers(t *testing.T) {
 		w.putIn(ctx, "a", []byte("inside"))
 		cw := w.begin("a", "other", []byte("other"))
 		go func() { other <- cw.Commit(context.Background(), 0, "") }()
+		left := w.begin("pending", "r", blob("left", large))
 		within(t, 10*time.Second, func() {
 			for _, read := range readMethods(w.db, w.ns("a"), dgst) {
 				require.NoError(t, read(t.Context()))
 			}
+			names, err := w.db.Namespaces().List(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, []string{"a", "pending"}, names)
+			labels, err := w.db.Namespaces().Labels(t.Context(), "pending")
+			require.NoError(t, err)
+			require.Empty(t, labels)
+			_, err = w.db.Namespaces().Labels(t.Context(), "other")
+			requireClass(t, err, errNotFound)
 		})
+		require.NoError(t, left.Close())
 	})
 	require.NoError(t, <-other)
 	w.requireContent("a", []byte("other"))

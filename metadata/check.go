@@ -113,7 +113,7 @@ func (c *checker) records(tx *bolt.Tx) error {
 			h.key, h.value = h.cursor.First()
 			all = append(all, h)
 		}
-		return nil
+		return c.leases(tx, ns)
 	})
 	if err != nil {
 		return err

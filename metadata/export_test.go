@@ -155,3 +155,10 @@ func KeyOf(dgst digest.Digest) []byte {
 
 // CloseFile takes the database's file away from it.
 func (db *DB) CloseFile() error { return db.file.Close() }
+
+// PutIn writes a key into a bucket within a bucket past all rules.
+func (db *DB) PutIn(bucket, within string, key []byte) error {
+	return db.bolt.Update(func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte(bucket)).Bucket([]byte(within)).Put(key, nil)
+	})
+}

@@ -162,3 +162,10 @@ func (db *DB) PutIn(bucket, within string, key []byte) error {
 		return tx.Bucket([]byte(bucket)).Bucket([]byte(within)).Put(key, nil)
 	})
 }
+
+// IsOver reports whether a collection would remove an ingestion that nobody
+// has open.
+func (db *DB) IsOver(ctx context.Context, ns, ref string) (bool, error) {
+	e, _ := db.ingests.lookup(ingestKey{ns, ref})
+	return db.isOver(ctx, e, db.now())
+}

@@ -95,6 +95,42 @@ func TestLeaseOverOpenIngestion(t *testing.T) {
 	require.Empty(t, w.listed("a"))
 }
 
+func TestLeaseHoldsIngestionThatWasOpen(t *testing.T) {
+	// What a process that died had open under a lease has only that: it is
+	// taken by the first collection without the lease.
+	w := newLeaseWorld(t)
+	w.create("x")
+	w.openIn(leases.WithLease(t.Context(), "x"), "a", "r", withSize(large))
+	w.requireHeld("x", ingestOf("r"))
+	w.kill()
+	w.collect()
+	require.Equal(t, []string{"r"}, w.listed("a"))
+	w.removeLeases("x")
+	w.collect()
+	require.Empty(t, w.listed("a"))
+}
+
+func TestLeaseHoldsIngestionBeforeThatIsRecorded(t *testing.T) {
+	// A collection that runs while a lease is not recorded yet to hold an
+	// ingestion does not take it for one that nothing holds.
+	w := newLeaseWorld(t)
+	w.create("x")
+	release := w.db.HoldWriter()
+	require.NoError(t, w.openIn(leases.WithLease(t.Context(), "x"), "a", "r", withSize(large)).Close())
+	over, err := w.db.IsOver(t.Context(), "a", "r")
+	release()
+	require.NoError(t, err)
+	require.False(t, over)
+	w.requireHeld("x", ingestOf("r"))
+	over, err = w.db.IsOver(t.Context(), "a", "r")
+	require.NoError(t, err)
+	require.False(t, over)
+	w.removeLeases("x")
+	over, err = w.db.IsOver(t.Context(), "a", "r")
+	require.NoError(t, err)
+	require.True(t, over)
+}
+
 func TestIngestionKeepsEarlierExpiry(t *testing.T) {
 	// An ingestion that was opened without a lease has its own expiry, which a
 	// lease later on adds to and does not end.
@@ -405,6 +441,7 @@ func TestLeasedWritesInUpdate(t *testing.T) {
 				w.collect()
 				w.requireAbsent("a", digest.FromBytes(p))
 			}
+			w.reopen()
 			w.clock.step(100 * time.Hour)
 			w.collect()
 			require.Equal(t, []string{"left"}, w.listed("a"), "its lease is live")

@@ -206,13 +206,15 @@ func (c *collection) considerIngests(tx *bolt.Tx) error {
 func (c *collection) considerIngest(e *ingest, leased bool) {
 	record, open := c.db.ingests.state(e)
 	if !open && !leased && c.now.After(record.expires) {
-		if removed, err := c.db.expire(context.Background(), e); err != nil {
+		removed, err := c.db.expire(context.Background(), e)
+		if err != nil {
 			c.note(fmt.Errorf("remove ingestion %s in %q: %w", cellar.Shorten(e.key.ref), e.key.ns, err))
-		} else if removed {
+		}
+		if removed {
 			c.count(e.key.ns, func(n *gc.NamespaceStats) { n.Ingests++ })
 			c.stats.Ingests++
+			return
 		}
-		return
 	}
 	if !open && !leased {
 		c.next = earliest(c.next, record.expires)

@@ -69,7 +69,9 @@ func (r *leaseRecord) lease(id string) leases.Lease {
 func (r *leaseRecord) renew(expires time.Time) {
 	r.expires = expires.UTC().Round(0)
 	r.labels = maps.Clone(r.labels)
-	delete(r.labels, labels.GCExpire)
+	if delete(r.labels, labels.GCExpire); len(r.labels) == 0 {
+		r.labels = nil
+	}
 }
 
 // leaseOf reads the record of a lease. One that has expired is not there.

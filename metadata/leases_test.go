@@ -306,6 +306,16 @@ func TestLeaseRenew(t *testing.T) {
 	requireClass(t, err, errNotFound)
 }
 
+func TestLeaseWithoutLabels(t *testing.T) {
+	// Where there are no labels there is no map, whatever there was before.
+	w := newLeaseWorld(t)
+	w.create("x", leases.WithTTL(time.Hour))
+	l, err := w.leases().Renew(t.Context(), "x", time.Time{})
+	require.NoError(t, err)
+	require.Nil(t, l.Labels)
+	require.Nil(t, w.create("y", leases.WithLabels(map[string]string{"e": ""})).Labels)
+}
+
 func TestLeaseRenewMendsBadExpiry(t *testing.T) {
 	// A label that is no time never ends a lease, and Check says so until it is
 	// renewed.

@@ -39,6 +39,10 @@ func (m *Marks) Live() int { return m.live }
 // Marked reports whether node i is marked.
 func (m *Marks) Marked(i int) bool { return has(m.marked, i) || has(m.flat, i) }
 
+// Reached reports whether node i is marked, and not by Flat alone: what it
+// refers to is marked as well once Run is through.
+func (m *Marks) Reached(i int) bool { return has(m.marked, i) }
+
 func has(set []uint64, i int) bool { return len(set) > 0 && set[i/64]&(1<<(i%64)) != 0 }
 
 // Root marks the node of key; Run follows its references. A key that is no

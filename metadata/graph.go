@@ -105,13 +105,13 @@ func (g *nodeGraph) addBack(b *bolt.Bucket, i int) error {
 func (c *collection) keepFresh(ctx context.Context, tx *bolt.Tx, g *nodeGraph, fresh bitset) error {
 	b := contentBucket(tx, g.ns)
 	err := fresh.each(func(i int) error {
-		if g.marks.Marked(i) {
+		if g.marks.Reached(i) {
 			return nil
 		}
 		record, err := decodeContent(b.Get(g.keys.At(i)))
 		g.nextExpiry = earliest(g.nextExpiry, record.created.Add(c.grace))
 		g.marks.RootAt(i)
-		return err
+		return g.unlessDamaged(err)
 	})
 	if err != nil {
 		return err

@@ -258,29 +258,39 @@ func leasedIngests(tx *bolt.Tx, ns string, now time.Time) (map[string]bool, erro
 	return refs, err
 }
 
-// dropExpiredLeases deletes the leases of ns that have expired, and returns how
-// many there were.
-func dropExpiredLeases(tx *bolt.Tx, ns string, now time.Time) (int, error) {
+// What one transaction does to leases that are over: how many it looks at, and
+// how many it deletes.
+const (
+	leaseScan = 4096
+	leaseDrop = 128
+)
+
+// dropExpiredLeases deletes leases of ns that have expired, some of those whose
+// ids come after a given one, from the first if that is nil. It returns how many
+// it has deleted, and where to go on, nil if that is not necessary.
+func dropExpiredLeases(tx *bolt.Tx, ns string, now time.Time, after []byte) (dropped int, next []byte, err error) {
 	b := namedBucket(tx, leasesPrefix, ns)
 	if b == nil {
-		return 0, nil
+		return 0, nil, nil
 	}
 	var over []string
-	err := b.ForEach(func(id, value []byte) error {
+	cursor := b.Cursor()
+	id, value := seekAfter(cursor, after)
+	for scanned := 0; id != nil; id, value = cursor.Next() {
 		if record, err := decodeLease(value); err == nil && record.expired(now) {
 			over = append(over, string(id))
 		}
-		return nil
-	})
-	if err != nil {
-		return 0, err
+		if scanned++; scanned == leaseScan || len(over) == leaseDrop {
+			next = append([]byte(nil), id...)
+			break
+		}
 	}
 	for _, id := range over {
 		if err := dropLease(tx, ns, id); err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 	}
-	return len(over), nil
+	return len(over), next, nil
 }
 
 // leaseExpiry returns when the first lease of ns expires that has not yet, zero

@@ -555,6 +555,27 @@ func TestLeasesAreCollected(t *testing.T) {
 	require.Empty(t, w.db.GetRaw("leases/a", []byte("0")))
 }
 
+func TestManyLeasesAreCollected(t *testing.T) {
+	// However many leases are over among others, one collection removes them,
+	// and keeps nobody waiting for all of them.
+	w := newLeaseWorld(t)
+	const n = 300
+	require.NoError(t, w.db.Update(t.Context(), func(ctx context.Context) error {
+		for i := range 2 * n {
+			_, err := w.leases().Create(ctx, leases.WithID(fmt.Sprintf("%04d", i)), leases.WithTTL(time.Duration(1+i%2)*time.Hour))
+			require.NoError(t, err)
+		}
+		return nil
+	}))
+	w.clock.step(time.Hour + 1)
+	txs := w.txs.Load()
+	stats, err := w.db.GarbageCollect(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, n, stats.Leases)
+	require.GreaterOrEqual(t, w.txs.Load(), txs+3)
+	require.Len(t, w.ids(), n)
+}
+
 func TestDamagedLease(t *testing.T) {
 	// A lease that can't be read is DataLoss and named by Check; it goes on
 	// protecting what it holds until it is deleted.

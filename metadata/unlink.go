@@ -41,21 +41,34 @@ func (c *collection) unlink(ctx context.Context) error {
 	return nil
 }
 
+// dropLeases deletes the leases of a namespace that have expired.
 func (c *collection) dropLeases(ctx context.Context, ns string) error {
-	dropped := 0
-	return c.db.mutate(ctx, &mutation{
-		collector: true,
-		apply: func(tx *bolt.Tx) (err error) {
-			dropped, err = dropExpiredLeases(tx, ns, c.now)
+	var after []byte
+	for {
+		var dropped int
+		var next []byte
+		var began time.Time
+		err := c.db.mutate(ctx, &mutation{
+			collector: true,
+			apply: func(tx *bolt.Tx) (err error) {
+				began = time.Now()
+				dropped, next, err = dropExpiredLeases(tx, ns, c.now, after)
+				return err
+			},
+			committed: func() { c.stats.LongestStall = max(c.stats.LongestStall, time.Since(began)) },
+		})
+		if err != nil {
 			return err
-		},
-		committed: func() {
-			if dropped > 0 {
-				c.count(ns, func(n *gc.NamespaceStats) { n.Leases += dropped })
-				c.stats.Leases += dropped
-			}
-		},
-	})
+		}
+		if dropped > 0 {
+			c.count(ns, func(n *gc.NamespaceStats) { n.Leases += dropped })
+			c.stats.Leases += dropped
+		}
+		if next == nil {
+			return nil
+		}
+		after = next
+	}
 }
 
 func (c *collection) unlinkNamespace(ctx context.Context, g *nodeGraph) error {

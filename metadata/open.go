@@ -78,7 +78,7 @@ func (v *view) admit(ctx context.Context, o cellar.WriterOpts, lease string, lea
 // holds reports whether the namespace has dgst with bytes of the right length.
 // If the bytes are missing or cut, writing the content again mends it.
 func (v *view) holds(ctx context.Context, dgst digest.Digest) (bool, error) {
-	record, err := v.lookup(ctx, dgst)
+	record, err := v.lookupDurable(ctx, dgst)
 	if errdefs.IsNotFound(err) {
 		return false, nil
 	}
@@ -107,7 +107,8 @@ func (w *writer) open(ctx context.Context, desc ocispec.Descriptor) error {
 	if err := w.restart(ctx, desc); err != nil {
 		return err
 	}
-	if w.e.stored || desc.Size > smallBlob || !stages(w.v.db.blobs) {
+	// One that took content over before is shown only if the raw store has it.
+	if w.e.stored || w.e.record.borrowed != "" || desc.Size > smallBlob || !stages(w.v.db.blobs) {
 		return w.openRaw(ctx)
 	}
 	w.small = newSmallBody(w.alg)

@@ -37,6 +37,7 @@ what nobody holds or refers to any more.
   D=$(cellar ingest notes.txt)         store a file; its digest is all you get
   cellar get $D                        and all you need
   cellar ls --filter 'size>=1MiB'      ask
+  cellar why $D                        what keeps it from "cellar gc"
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done in part, or damage found;
 4 not found; 5 conflicts with what is there, or was promised; 10 no store
@@ -74,7 +75,8 @@ func (a *app) rootCommand() *cobra.Command {
 	flags.StringVar(&a.policy, "policy", "isolated", `"isolated", or "shared": naming a digest is enough to take content over`)
 	root.AddCommand(
 		a.ingestCommand(), a.getCommand(), a.lsCommand(), a.infoCommand(), a.labelCommand(),
-		a.rmCommand(), a.gcCommand(), a.nsCommand(), a.tourCommand(),
+		a.rmCommand(), a.leaseCommand(), a.gcCommand(), a.whyCommand(), a.graphCommand(),
+		a.nsCommand(), a.tourCommand(),
 	)
 	return root
 }

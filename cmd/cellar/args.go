@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sort"
+	"strconv"
 	"strings"
 
 	"github.com/cellarstore/cellar"
@@ -21,8 +24,32 @@ const minPrefix = 4
 // that fits several, or is too short, is InvalidArgument; one that fits none
 // NotFound.
 func (s *session) resolve(ctx context.Context, arg string) (digest.Digest, error) {
+	return s.resolveIn(ctx, arg, []string{s.name})
+}
+
+// resolveIn is resolve for content that one of several namespaces holds.
+func (s *session) resolveIn(ctx context.Context, arg string, names []string) (digest.Digest, error) {
+	prefix, err := digestPrefix(arg)
+	if err != nil || digest.Digest(prefix).Validate() == nil {
+		return digest.Digest(prefix), err
+	}
+	found := map[digest.Digest]bool{}
+	for _, name := range names {
+		if err := s.matching(ctx, name, prefix, found); err != nil {
+			return "", err
+		}
+	}
+	if len(found) == 0 {
+		return "", noContent(arg, names)
+	}
+	return theOne(arg, slices.Sorted(maps.Keys(found)))
+}
+
+// digestPrefix returns arg, a digest or the beginning of one, with the
+// algorithm before it.
+func digestPrefix(arg string) (string, error) {
 	if digest.Digest(arg).Validate() == nil {
-		return digest.Digest(arg), nil
+		return arg, nil
 	}
 	alg, hex, ok := strings.Cut(arg, ":")
 	if !ok {
@@ -31,26 +58,35 @@ func (s *session) resolve(ctx context.Context, arg string) (digest.Digest, error
 	if len(hex) < minPrefix || strings.Trim(hex, "0123456789abcdef") != "" || strings.Trim(alg, "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
 		return "", fmt.Errorf("%s is neither a digest nor the first %d or more characters of one: %w", cellar.Shorten(arg), minPrefix, errdefs.ErrInvalidArgument)
 	}
-	found, err := s.matching(ctx, alg+":"+hex)
-	switch {
-	case err != nil:
-		return "", err
-	case len(found) == 0:
-		return "", fmt.Errorf("content %s in %q: %w", cellar.Shorten(arg), s.name, errdefs.ErrNotFound)
-	case len(found) > 1:
+	return alg + ":" + hex, nil
+}
+
+// matching adds the digests in a namespace that begin with prefix to found.
+func (s *session) matching(ctx context.Context, name, prefix string, found map[digest.Digest]bool) error {
+	store, err := s.Namespace(name)
+	if err != nil {
+		return err
+	}
+	return store.Walk(ctx, func(info cellar.Info) error {
+		found[info.Digest] = true
+		return nil
+	}, `digest~="^`+prefix+`"`)
+}
+
+// theOne returns the digest that was found for arg, if it is the only one.
+func theOne(arg string, found []digest.Digest) (digest.Digest, error) {
+	if len(found) > 1 {
 		return "", fmt.Errorf("%s fits %d digests, %s and %s among them: %w", cellar.Shorten(arg), len(found), found[0], found[1], errdefs.ErrInvalidArgument)
 	}
 	return found[0], nil
 }
 
-// matching returns the digests that begin with prefix.
-func (s *session) matching(ctx context.Context, prefix string) ([]digest.Digest, error) {
-	var found []digest.Digest
-	err := s.store.Walk(ctx, func(info cellar.Info) error {
-		found = append(found, info.Digest)
-		return nil
-	}, `digest~="^`+prefix+`"`)
-	return found, err
+func noContent(arg string, names []string) error {
+	where := "any namespace"
+	if len(names) == 1 {
+		where = strconv.Quote(names[0])
+	}
+	return fmt.Errorf("content %s in %s: %w", cellar.Shorten(arg), where, errdefs.ErrNotFound)
 }
 
 // completeDigests offers the digests that begin with what was typed.
@@ -68,6 +104,16 @@ func (a *app) completeDigests(cmd *cobra.Command, _ []string, typed string) ([]s
 		return nil, cobra.ShellCompDirectiveError
 	}
 	return found, cobra.ShellCompDirectiveNoFileComp
+}
+
+// firstArg makes a completion offer nothing after the first argument.
+func firstArg(complete cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return complete(cmd, args, typed)
+	}
 }
 
 // parseLabels reads KEY=VALUE arguments. KEY- stands for a removal and becomes

@@ -46,6 +46,12 @@ type openError struct{ err error }
 func (e *openError) Error() string { return e.err.Error() }
 func (e *openError) Unwrap() error { return e.err }
 
+// leaseError says that there is no such lease, or that it does not hold that.
+type leaseError struct{ err error }
+
+func (e *leaseError) Error() string { return e.err.Error() }
+func (e *leaseError) Unwrap() error { return e.err }
+
 // partialError says that some of several things were done.
 type partialError struct {
 	failed, total int
@@ -97,6 +103,7 @@ func (a *app) explain(ctx context.Context, err error) (code int, hint string) {
 	var unopened *openError
 	var partial *partialError
 	var input *inputError
+	var lease *leaseError
 	switch {
 	case ctx.Err() != nil:
 		return exitInterrupted, "nothing is half-done; the same command again goes on"
@@ -112,6 +119,8 @@ func (a *app) explain(ctx context.Context, err error) (code int, hint string) {
 		return exitPartial, ""
 	case errors.As(err, &input):
 		return inputCode(err), ""
+	case errors.As(err, &lease):
+		return exitNotFound, fmt.Sprintf(`"cellar -n %s lease ls" lists the leases, with ID what one holds`, a.namespaceName())
 	}
 	return a.explainClass(err)
 }

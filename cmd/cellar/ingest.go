@@ -23,6 +23,7 @@ type ingestFlags struct {
 	labels []string
 	noRoot bool
 	names  bool
+	lease  string
 }
 
 const ingestLong = `Stores files, all files below folders, or the standard input, and prints the
@@ -31,7 +32,8 @@ fine: its digest is printed all the same, and a remark on the error stream.
 
 What is stored is labelled containerd.io/gc.root, so that collections keep it
 until "cellar rm". With --no-root they keep it only while other content refers to
-it by a label, and for a few minutes, in which such a label can be set.
+it by a label, and for a few minutes, in which such a label can be set. With
+--lease a lease keeps it, until that is deleted or ends, in place of the label.
 
 An ingest that was interrupted goes on where it stopped when the same command
 is given again: for a file by itself, as long as the file is unchanged; for the
@@ -57,7 +59,10 @@ func (a *app) ingestCommand() *cobra.Command {
 	flags.Int64Var(&f.size, "size", 0, "the size in bytes that the content must have")
 	flags.StringArrayVar(&f.labels, "label", nil, "label KEY=VALUE of the content; may be repeated")
 	flags.BoolVar(&f.noRoot, "no-root", false, "let collections remove the content once nothing refers to it")
+	flags.StringVar(&f.lease, "lease", "", "the lease that keeps what is stored; implies --no-root")
 	flags.BoolVar(&f.names, "names", false, "print each file's name after its digest")
+	// It fails only for a flag that is not there.
+	_ = cmd.RegisterFlagCompletionFunc("lease", a.completeLeases)
 	return cmd
 }
 
@@ -82,7 +87,14 @@ func (a *app) ingest(ctx context.Context, f ingestFlags, args []string) error {
 	if len(sources) != 1 && (f.ref != "" || f.expect != "" || f.size != 0) {
 		return &usageError{fmt.Errorf("--ref, --expect and --size speak of one file, not of %d", len(sources))}
 	}
-	return a.with(ctx, mayCreate, func(ctx context.Context, s *session) error {
+	create := mayCreate
+	if f.lease != "" {
+		create = mustExist // where there is no store there is no lease
+	}
+	return a.with(ctx, create, func(ctx context.Context, s *session) error {
+		if err := s.useLease(ctx, f.lease); err != nil {
+			return err
+		}
 		return a.ingestAll(ctx, s, sources, want, f.names)
 	})
 }
@@ -106,7 +118,7 @@ func (f ingestFlags) check() (wish, error) {
 	if want.labels, err = parseLabels(f.labels, false); err != nil {
 		return want, err
 	}
-	if _, given := want.labels[labels.GCRoot]; !given && !f.noRoot {
+	if _, given := want.labels[labels.GCRoot]; !given && !f.noRoot && f.lease == "" {
 		want.labels[labels.GCRoot] = time.Now().UTC().Format(time.RFC3339)
 	}
 	return want, labels.Validate(want.labels)

@@ -89,9 +89,12 @@ func truncate(s string, limit int) string {
 
 func humanSize(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
-// age says how long ago t was, in the largest unit that fits.
-func age(t time.Time) string {
-	d := max(time.Since(t), 0)
+// age says how long ago t was.
+func age(t time.Time) string { return span(time.Since(t)) }
+
+// span says how long d is, in the largest unit that fits.
+func span(d time.Duration) string {
+	d = max(d, 0)
 	switch {
 	case d < time.Minute:
 		return fmt.Sprintf("%ds", int(d.Seconds()))

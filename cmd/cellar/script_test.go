@@ -37,6 +37,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("CELLAR_ROOT", filepath.Join(env.WorkDir, "store"))
 			env.Setenv("CELLAR_NAMESPACE", "")
+			env.Setenv("BELL", "\a")
 			env.Setenv("TMPDIR", env.Getenv("TMPDIR"))
 			return nil
 		},

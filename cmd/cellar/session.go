@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/cellarstore/cellar"
+	"github.com/cellarstore/cellar/leases"
 	"github.com/cellarstore/cellar/local"
 	"github.com/cellarstore/cellar/metadata"
 	"github.com/cellarstore/cellar/namespaces"
@@ -21,10 +22,11 @@ const databaseName = "metadata.db"
 // session is an open store and the namespace that the command works in.
 type session struct {
 	*metadata.DB
-	store cellar.Store // the namespace's view
-	name  string       // the namespace
-	root  string       // the store's folder
-	blobs *local.Store
+	store  cellar.Store   // the namespace's view
+	leases leases.Manager // the namespace's
+	name   string         // the namespace
+	root   string         // the store's folder
+	blobs  *local.Store
 }
 
 // mustExist and mayCreate say what open does where there is no store.
@@ -91,7 +93,11 @@ func openSession(root, name string, opts metadata.Options) (*session, error) {
 		return nil, errors.Join(unopened(err), blobs.Close())
 	}
 	s := &session{DB: db, name: name, root: root, blobs: blobs}
-	if s.store, err = db.Namespace(name); err != nil {
+	s.store, err = db.Namespace(name)
+	if err == nil {
+		s.leases, err = db.NamespaceLeases(name)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cellarstore/cellar"
+	"github.com/cellarstore/cellar/gc"
 	"github.com/cellarstore/cellar/local"
 	"github.com/cellarstore/cellar/metadata"
 	"github.com/cellarstore/cellar/namespaces"
@@ -61,7 +62,7 @@ func TestMetadataContentStore(t *testing.T) {
 			return namespaces.WithNamespace(ctx, "tenant-a")
 		},
 		Open: func(t testing.TB, dir string, now func() time.Time) storetest.Handle {
-			db, _, closeAll := openMetadata(t, dir, now, metadata.Isolated, openLocal)
+			db, _, closeAll := openMetadata(t, dir, now, metadata.Isolated, time.Hour, openLocal)
 			return storetest.Handle{Store: db.ContentStore(), Close: closeAll}
 		},
 	})
@@ -78,12 +79,15 @@ func TestMetadataOverAnyStore(t *testing.T) {
 // Random histories give the same answers as on the model.
 func TestHistories(t *testing.T) {
 	for name, tenancy := range map[string]storetest.Tenancy{
-		"model":    storetest.ModelTenancy(storetest.Rules{Shared: true}),
+		"model":    storetest.ModelTenancy(storetest.Rules{Shared: true, Grace: time.Minute}),
 		"local":    localTenancy(),
 		"isolated": metadataTenancy(metadata.Isolated, openLocal),
 		"shared":   metadataTenancy(metadata.Shared, openLocal),
 	} {
-		t.Run(name, func(t *testing.T) { storetest.RunHistories(t, tenancy) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			storetest.RunHistories(t, tenancy)
+		})
 	}
 }
 
@@ -125,11 +129,10 @@ func openModels() opener {
 
 // openMetadata opens a database over a raw store, and returns how to close
 // both. Closing checks the database first.
-func openMetadata(t testing.TB, dir string, now func() time.Time, policy metadata.Policy, open opener) (*metadata.DB, cellar.Store, func() error) {
+func openMetadata(t testing.TB, dir string, now func() time.Time, policy metadata.Policy, grace time.Duration, open opener) (*metadata.DB, cellar.Store, func() error) {
 	raw := open(t, filepath.Join(dir, "store"), now)
 	db, err := metadata.Open(filepath.Join(dir, "metadata.db"), raw.Store, metadata.Options{
-		Policy: policy, Now: now,
-		Grace: 1000 * time.Hour, // nothing here refers to content
+		Policy: policy, Now: now, Grace: grace,
 	})
 	require.NoError(t, err)
 	return db, raw.Store, func() error {
@@ -142,18 +145,20 @@ func openMetadata(t testing.TB, dir string, now func() time.Time, policy metadat
 }
 
 func metadataTenancy(policy metadata.Policy, open opener) storetest.Tenancy {
+	rules := storetest.Rules{Shared: policy == metadata.Shared, Grace: time.Minute}
 	return storetest.Tenancy{
-		Rules:  storetest.Rules{Shared: policy == metadata.Shared},
+		Rules:  rules,
 		Stray:  strayIn("store"),
 		Damage: damageBlob,
 		Open: func(t testing.TB, dir string, now func() time.Time) storetest.Pool {
-			db, raw, closeAll := openMetadata(t, dir, now, policy, open)
+			db, raw, closeAll := openMetadata(t, dir, now, policy, rules.Grace, open)
 			return storetest.Pool{
 				Namespace: db.Namespace,
 				SetLabel:  db.Namespaces().SetLabel,
-				Collect: func(ctx context.Context) error {
-					_, err := db.GarbageCollect(ctx)
-					return err
+				Leases:    db.NamespaceLeases,
+				Collect: func(ctx context.Context, grace time.Duration) (storetest.Removed, error) {
+					stats, err := db.GarbageCollect(ctx, gc.WithGrace(grace))
+					return storetest.Removed{Records: stats.Records, Leases: stats.Leases, Ingests: stats.Ingests}, err
 				},
 				Blobs: func(ctx context.Context) ([]digest.Digest, error) { return blobsOf(ctx, raw) },
 				Close: closeAll,

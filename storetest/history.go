@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cellarstore/cellar"
+	"github.com/cellarstore/cellar/leases"
 )
 
 // The environment variables that say how long RunHistories plays: the number
@@ -30,9 +31,16 @@ const (
 // The defaults are for every commit; nights may have more.
 const (
 	defaultHistories = 25
-	defaultSteps     = 80
 	shrinkTime       = 20 * time.Second
 )
+
+// defaultSteps makes histories longer where there is more to do.
+func defaultSteps(tc Tenancy) uint64 {
+	if tc.single() {
+		return 80
+	}
+	return 400
+}
 
 // RunHistories plays random sequences of calls on a pool and on the model, and
 // compares class and value of every answer. A history that differs is cut down
@@ -41,7 +49,7 @@ func RunHistories(t *testing.T, tc Tenancy) {
 	table := operationsFor(tc)
 	seed := setting(t, envSeed, rand.Uint64N(1<<40))
 	histories := setting(t, envHistories, defaultHistories)
-	length := int(setting(t, envSteps, defaultSteps))
+	length := int(setting(t, envSteps, defaultSteps(tc)))
 	t.Logf("%s=%d", envSeed, seed)
 	done := map[string]int{}
 	for i := range histories {
@@ -77,6 +85,7 @@ func requireActive(t *testing.T, tc Tenancy, done map[string]int) {
 	}
 	if !tc.single() {
 		must = append(must, "update ok", "lend ok", "collect ok", "took over")
+		must = append(must, outcomesOfCollections()...)
 	}
 	for _, what := range must {
 		require.Positive(t, done[what], "no history had %q", what)
@@ -106,9 +115,11 @@ func compose(seed uint64, length int, table []operation) []step {
 
 // side is one of the two stores that a history is played on.
 type side struct {
-	pool    Pool
-	stores  map[string]cellar.Store
-	writers map[slot][]cellar.Writer // of a ref, the newest last
+	pool   Pool
+	stores map[string]cellar.Store
+	// managers are those of the leases, nil where there are none.
+	managers map[string]leases.Manager
+	writers  map[slot][]cellar.Writer // of a ref, the newest last
 }
 
 // slot is where a history keeps the writers of a ref.
@@ -122,8 +133,10 @@ type stage struct {
 	clock atomic.Int64 // in seconds; background work may ask for it at any time
 	real  side
 	model side
-	done  map[string]int
-	past  []string // the calls so far
+	// outcomes tells what the model's last collection came upon.
+	outcomes func() []string
+	done     map[string]int
+	past     []string // the calls so far
 }
 
 // failure is the first step at which the answers differ.
@@ -147,7 +160,7 @@ func play(t testing.TB, tc Tenancy, steps []step, done map[string]int) *failure 
 	rules := tc.Rules
 	rules.Now = s.now
 	model := NewModel(rules)
-	s.model.pool = model.Open()
+	s.model.pool, s.outcomes = model.Open(), model.Outcomes
 	s.real.pool = tc.Open(t, filepath.Join(dir, "pool"), s.now)
 	s.arrange()
 	defer func() { require.NoError(t, s.real.pool.Close()) }()
@@ -172,10 +185,15 @@ func (s *stage) now() time.Time { return time.Unix(s.clock.Load(), 0).UTC() }
 func (s *stage) arrange() {
 	for _, side := range []*side{&s.real, &s.model} {
 		side.stores, side.writers = map[string]cellar.Store{}, map[slot][]cellar.Writer{}
+		side.managers = map[string]leases.Manager{}
 		for _, name := range s.tc.names() {
 			store, err := side.pool.Namespace(name)
 			require.NoError(s.t, err)
 			side.stores[name] = store
+			if side.pool.Leases != nil {
+				side.managers[name], err = side.pool.Leases(name)
+				require.NoError(s.t, err)
+			}
 		}
 	}
 }
@@ -192,7 +210,7 @@ func (s *stage) take(st step) *failure {
 	ctx := s.t.Context()
 	real, model := c.run(ctx, &s.real), c.run(ctx, &s.model)
 	s.count(st.op.name, model)
-	if !reflect.DeepEqual(real, model) {
+	if !real.equal(model) {
 		return &failure{past: s.past, real: real, model: model}
 	}
 	return nil
@@ -203,8 +221,8 @@ func (s *stage) count(name string, a answer) {
 		return
 	}
 	s.done[name+" "+a.class()]++
-	if a.remark != "" {
-		s.done[a.remark]++
+	for _, remark := range a.remarks {
+		s.done[remark]++
 	}
 }
 
@@ -228,8 +246,13 @@ func shrink(t testing.TB, tc Tenancy, steps []step, f *failure) *failure {
 type answer struct {
 	classes []error
 	value   any
-	// remark names something that the histories are to reach at least once.
-	remark string
+	// remarks name what the histories are to reach at least once. Sides need
+	// not agree on them.
+	remarks []string
+}
+
+func (a answer) equal(b answer) bool {
+	return slices.Equal(a.classes, b.classes) && reflect.DeepEqual(a.value, b.value)
 }
 
 func answerOf(value any, err error) answer {

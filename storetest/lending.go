@@ -340,7 +340,7 @@ var takeOverPromises = []tenantPromise{
 			var committed error
 			wg.Go(func() { committed = w.Commit(e.ctx, 0, dgst) })
 			wg.Go(func() {
-				if err := errors.Join(e.as("a").store.Delete(e.ctx, dgst), e.pool.Collect(e.ctx)); err != nil {
+				if err := errors.Join(e.as("a").store.Delete(e.ctx, dgst), e.tryCollect(e.ctx)); err != nil {
 					e.Error(err)
 				}
 			})

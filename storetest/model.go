@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -26,6 +27,9 @@ type Rules struct {
 	Shared bool
 	// NoLabels is for stores that keep none.
 	NoLabels bool
+	// Grace is how long content is kept without anything that refers to it by
+	// the collections that deleting a lease asks for. Zero is not at all.
+	Grace time.Duration
 	// Now tells the time, nil for the system's.
 	Now func() time.Time
 }
@@ -38,6 +42,8 @@ type Model struct {
 	pool    map[digest.Digest]string
 	tenants map[string]*tenant
 	freed   chan struct{} // closed and replaced whenever a ref becomes free
+	// outcomes are what the last collection came upon.
+	outcomes map[string]bool
 }
 
 // tenant is a namespace of the model. It implements cellar.Store.
@@ -47,6 +53,9 @@ type tenant struct {
 	labels  map[string]string
 	content map[digest.Digest]cellar.Info
 	ingests map[string]*ingestion
+	leases  map[string]*modelLease
+	// told is when somebody was last told that content exists.
+	told map[digest.Digest]time.Time
 }
 
 // ingestion is what has been written under a ref, or taken over.
@@ -61,9 +70,18 @@ type ingestion struct {
 	// see it in place of this, and it is continued if this is given up; Commit,
 	// Write and Truncate drop it.
 	beside *ingestion
-	writer *modelWriter // nil while nobody has it open
-	since  time.Time
+	// claim is content that was taken over before the ingestion went on with
+	// what it had received. Its bytes are kept as well.
+	claim digest.Digest
+	// expires is when a collection removes the ingestion if nobody has it open
+	// and no lease holds it.
+	expires time.Time
+	writer  *modelWriter // nil while nobody has it open
+	since   time.Time
 }
+
+// claimed is the content that the ingestion keeps, empty if there is none.
+func (ing *ingestion) claimed() digest.Digest { return cmp.Or(ing.adopted, ing.claim) }
 
 // NewModel returns a model without content.
 func NewModel(rules Rules) *Model {
@@ -87,7 +105,10 @@ func (m *Model) tenant(name string) *tenant {
 	defer m.mu.Unlock()
 	t, ok := m.tenants[name]
 	if !ok {
-		t = &tenant{m: m, name: name, labels: map[string]string{}, content: map[digest.Digest]cellar.Info{}, ingests: map[string]*ingestion{}}
+		t = &tenant{
+			m: m, name: name, labels: map[string]string{}, content: map[digest.Digest]cellar.Info{},
+			ingests: map[string]*ingestion{}, leases: map[string]*modelLease{}, told: map[digest.Digest]time.Time{},
+		}
 		m.tenants[name] = t
 	}
 	return t
@@ -103,27 +124,6 @@ func (m *Model) SetLabel(name, key, value string) {
 		return
 	}
 	t.labels[key] = value
-}
-
-// Collect removes from the pool what no namespace holds and no ingestion has
-// taken over.
-func (m *Model) Collect(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	needed := map[digest.Digest]bool{}
-	for _, t := range m.tenants {
-		for dgst := range t.content {
-			needed[dgst] = true
-		}
-		for _, ing := range t.ingests {
-			needed[ing.adopted] = true
-		}
-	}
-	maps.DeleteFunc(m.pool, func(dgst digest.Digest, _ string) bool { return !needed[dgst] })
-	return nil
 }
 
 // Pool returns the digests whose bytes are kept, in order.
@@ -208,6 +208,7 @@ func (t *tenant) Delete(ctx context.Context, dgst digest.Digest) error {
 		return t.missing(dgst)
 	}
 	delete(t.content, dgst)
+	t.giveBack(ctx, contentResource(dgst))
 	return nil
 }
 
@@ -355,6 +356,7 @@ func (t *tenant) Abort(ctx context.Context, ref string) error {
 	if ing.writer != nil {
 		ing.writer.end(writerAborted)
 	}
+	t.giveBack(ctx, ingestResource(ref))
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cellarstore/cellar"
+	"github.com/cellarstore/cellar/leases"
 )
 
 type writerState int
@@ -25,6 +26,7 @@ type modelWriter struct {
 	t     *tenant
 	ing   *ingestion
 	alg   digest.Algorithm
+	lease string // the one it was opened under, empty for none
 	state writerState
 
 	// What it answers when it is not open any more.
@@ -54,8 +56,12 @@ func (t *tenant) Writer(ctx context.Context, opts ...cellar.WriterOpt) (cellar.W
 	if o.Desc.Digest != "" {
 		alg = o.Desc.Digest.Algorithm()
 	}
+	held, err := t.leaseIn(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if _, ok := t.content[o.Desc.Digest]; ok {
-		return nil, fmt.Errorf("content %s in %q: %w", o.Desc.Digest, t.name, errdefs.ErrAlreadyExists)
+		return nil, t.exists(o.Desc.Digest, held)
 	}
 	ing := t.ingests[o.Ref]
 	if ing != nil && ing.writer != nil {
@@ -63,27 +69,55 @@ func (t *tenant) Writer(ctx context.Context, opts ...cellar.WriterOpt) (cellar.W
 	}
 	ing = t.resume(ing, o)
 	w := &modelWriter{t: t, ing: ing, alg: alg}
+	if held != nil {
+		w.lease = held.ID
+		held.holds[ingestResource(o.Ref)] = true
+	}
+	w.postpone()
 	ing.writer, ing.since = w, t.m.now()
 	t.ingests[o.Ref] = ing
 	return w, nil
 }
 
+// exists answers that content is there. It is as new as if it had just been
+// written, and held by the lease if there is one.
+func (t *tenant) exists(dgst digest.Digest, held *modelLease) error {
+	t.told[dgst] = t.m.now()
+	if held != nil {
+		held.holds[contentResource(dgst)] = true
+	}
+	return fmt.Errorf("content %s in %q: %w", dgst, t.name, errdefs.ErrAlreadyExists)
+}
+
+// postpone gives an ingestion that no lease keeps an expiry of its own. That of
+// one which a lease keeps stays as it is.
+func (w *modelWriter) postpone() {
+	if w.lease == "" || w.t.lease(w.lease) == nil {
+		w.ing.expires = w.t.m.now().Add(ingestExpiry)
+	}
+}
+
 // resume returns the ingestion that a writer opened with o works on: left if
 // that can be continued, otherwise a new one.
-func (t *tenant) resume(left *ingestion, o cellar.WriterOpts) *ingestion {
+func (t *tenant) resume(before *ingestion, o cellar.WriterOpts) *ingestion {
 	now, total := t.m.now(), max(o.Desc.Size, 0)
 	fresh := &ingestion{status: cellar.Status{Ref: o.Ref, Total: total, Expected: o.Desc.Digest, StartedAt: now, UpdatedAt: now}}
-	left = left.received()
+	left := before.received()
+	if before != nil {
+		fresh.expires = before.expires
+	}
 	if size, ok := t.mayAdopt(o.Desc); ok {
 		fresh.adopted, fresh.status.Total, fresh.beside = o.Desc.Digest, size, left
 		return fresh
 	}
-	switch {
-	case left == nil:
-		return fresh
-	case left.status.Total > 0 && total > 0 && left.status.Total != total:
+	if left == nil {
 		return fresh
 	}
+	fresh.claim = before.claimed()
+	if left.status.Total > 0 && total > 0 && left.status.Total != total {
+		return fresh
+	}
+	left.claim, left.expires = fresh.claim, fresh.expires
 	if o.Desc.Digest != "" {
 		left.status.Expected = o.Desc.Digest
 	}
@@ -122,6 +156,7 @@ func (w *modelWriter) usable() error {
 func (w *modelWriter) end(state writerState) {
 	w.status, w.digest = w.t.m.statusOf(w.ing), w.sum()
 	w.state = state
+	w.postpone()
 	w.t.m.free(w.ing)
 }
 
@@ -203,41 +238,49 @@ func (w *modelWriter) Commit(ctx context.Context, size int64, expected digest.Di
 	if err := w.usable(); err != nil {
 		return err
 	}
-	info, err := w.propose(ctx, size, expected, opts)
+	held, info, err := w.propose(ctx, size, expected, opts)
 	w.end(writerClosed)
 	if err != nil {
 		return err
 	}
-	delete(w.t.ingests, w.status.Ref)
+	t := w.t
+	delete(t.ingests, w.status.Ref)
 	w.digest = info.Digest
-	if _, ok := w.t.content[info.Digest]; ok {
-		return fmt.Errorf("content %s in %q: %w", info.Digest, w.t.name, errdefs.ErrAlreadyExists)
+	for _, l := range []*modelLease{t.lease(w.lease), held} {
+		if l != nil {
+			delete(l.holds, ingestResource(w.status.Ref))
+		}
 	}
-	w.t.content[info.Digest] = info
+	if _, ok := t.content[info.Digest]; ok {
+		return t.exists(info.Digest, held)
+	}
+	t.content[info.Digest] = info
+	if held != nil {
+		held.holds[contentResource(info.Digest)] = true
+	}
 	if w.ing.adopted == "" {
-		w.t.m.pool[info.Digest] = string(w.ing.data)
+		t.m.pool[info.Digest] = string(w.ing.data)
 	}
 	return nil
 }
 
-// propose describes what a commit makes, or says why it can't be: what is
-// malformed before what does not match.
-func (w *modelWriter) propose(ctx context.Context, size int64, expected digest.Digest, opts []cellar.Opt) (cellar.Info, error) {
-	var info cellar.Info
+// propose describes what a commit makes and the lease that is to hold it, or
+// says why it can't be: what is malformed before what does not match.
+func (w *modelWriter) propose(ctx context.Context, size int64, expected digest.Digest, opts []cellar.Opt) (held *modelLease, info cellar.Info, err error) {
 	if err := ctx.Err(); err != nil {
-		return info, err
+		return nil, info, err
 	}
 	if size < 0 {
-		return info, fmt.Errorf("commit of %d bytes: %w", size, errdefs.ErrInvalidArgument)
+		return nil, info, fmt.Errorf("commit of %d bytes: %w", size, errdefs.ErrInvalidArgument)
 	}
 	if expected != "" {
 		if err := cellar.ValidateDigest(expected); err != nil {
-			return info, err
+			return nil, info, err
 		}
 	}
 	for _, opt := range opts {
 		if err := opt(&info); err != nil {
-			return info, err
+			return nil, info, err
 		}
 	}
 	kept, err := keep(info.Labels)
@@ -245,11 +288,17 @@ func (w *modelWriter) propose(ctx context.Context, size int64, expected digest.D
 		kept, err = nil, nil
 	}
 	if err != nil {
-		return info, err
+		return nil, info, err
+	}
+	if _, other := leases.FromContext(ctx); !other && w.lease != "" {
+		ctx = leases.WithLease(ctx, w.lease)
+	}
+	if held, err = w.t.leaseIn(ctx); err != nil {
+		return nil, info, err
 	}
 	dgst, err := w.verify(size, expected)
 	now := w.t.m.now()
-	return cellar.Info{Digest: dgst, Size: w.t.m.statusOf(w.ing).Offset, CreatedAt: now, UpdatedAt: now, Labels: kept}, err
+	return held, cellar.Info{Digest: dgst, Size: w.t.m.statusOf(w.ing).Offset, CreatedAt: now, UpdatedAt: now, Labels: kept}, err
 }
 
 // verify compares the ingestion with what is expected of it, and returns the

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cellarstore/cellar"
+	"github.com/cellarstore/cellar/labels"
 )
 
 // operation is a kind of call that histories are made of. What a store learns
@@ -48,7 +49,8 @@ func operationsFor(tc Tenancy) []operation {
 		reopen,
 	}
 	if !tc.single() {
-		table = append(table, operation{"lend", 3, drawLend}, operation{"collect", 4, drawCollect})
+		table = append(table, operation{"lend", 3, drawLend}, operation{"put", 22, drawPut}, operation{"update", 8, drawUpdate})
+		table = append(table, leaseOperations...)
 	}
 	return table
 }
@@ -77,6 +79,14 @@ var contents = func() [][]byte {
 	return append(all, blob("history, other", 100), blob("history, other", 90_000))
 }()
 
+// nodes are the pieces that graphs are made of.
+var nodes = func() (all [][]byte) {
+	for i := range 6 {
+		all = append(all, blob(fmt.Sprint("history, node ", i), 10+i))
+	}
+	return all
+}()
+
 // drawer draws arguments. It may look at the model's side, never at the other.
 type drawer struct {
 	*rand.Rand
@@ -85,10 +95,16 @@ type drawer struct {
 
 func pick[T any](d *drawer, choices ...T) T { return choices[d.IntN(len(choices))] }
 
-func (d *drawer) namespace() string { return pick(d, d.tc.names()...) }
+// namespace draws one, the first more often: graphs grow in it.
+func (d *drawer) namespace() string {
+	return pick(d, append(d.tc.names(), d.tc.names()[0])...)
+}
 
 // digest draws the digest of one of the contents.
 func (d *drawer) digest() digest.Digest {
+	if !d.tc.single() && d.IntN(2) == 0 {
+		return digest.FromBytes(pick(d, nodes...))
+	}
 	alg := pick(d, digest.SHA256, digest.SHA256, digest.SHA256, digest.SHA512)
 	return alg.FromBytes(pick(d, contents...))
 }
@@ -147,15 +163,16 @@ func drawOpen(d *drawer) call {
 		describe(digest.FromBytes(p), 0), describe(digest.FromBytes(p), int64(len(p))),
 		describe(digest.FromBytes(p), 77), describe(d.digest(), -1), describe(d.digestIn(d.namespace()), 0),
 	)
-	return call{fmt.Sprintf("%v digest %.14s size %d", at, desc.Digest, desc.Size), func(ctx context.Context, s *side) answer {
-		w, err := s.stores[at.namespace].Writer(ctx, cellar.WithRef(at.ref), cellar.WithDescriptor(desc))
+	lease, in := d.under(at.namespace)
+	return call{fmt.Sprintf("%v digest %.14s size %d%s", at, desc.Digest, desc.Size, lease), func(ctx context.Context, s *side) answer {
+		w, err := s.stores[at.namespace].Writer(in(ctx), cellar.WithRef(at.ref), cellar.WithDescriptor(desc))
 		if err != nil {
 			return answerOf(nil, err)
 		}
 		s.writers[at] = append(s.writers[at], w)
 		a := answerOf(observe(w), nil)
 		if st, err := w.Status(); err == nil && st.Offset > 0 && st.Offset == st.Total && st.StartedAt.Equal(d.now()) {
-			a.remark = "took over"
+			a.remarks = []string{"took over"}
 		}
 		return a
 	}}
@@ -224,10 +241,11 @@ func drawCommit(d *drawer) call {
 	size := pick(d, 0, st.Offset, st.Offset, st.Offset+1, -1)
 	expected := pick(d, "", "", right, right, right, other, d.digest(), "sha256:nonsense")
 	labels := d.labels()
-	text := fmt.Sprintf("%v#%d size %d (of %d) expected %.14s labels %v", at, age, size, st.Offset, expected, labels)
+	lease, in := d.under(at.namespace)
+	text := fmt.Sprintf("%v#%d size %d (of %d) expected %.14s labels %v%s", at, age, size, st.Offset, expected, labels, lease)
 	return call{text, func(ctx context.Context, s *side) answer {
 		w := s.writer(at, age)
-		if err := w.Commit(ctx, size, expected, cellar.WithLabels(labels)); err != nil {
+		if err := w.Commit(in(ctx), size, expected, cellar.WithLabels(labels)); err != nil {
 			return answerOf(nil, err)
 		}
 		return answerOf(observe(w), nil)
@@ -237,9 +255,17 @@ func drawCommit(d *drawer) call {
 // drawPut is a whole write in one call, so that there is content to work on.
 func drawPut(d *drawer) call {
 	ns, p, labels := d.namespace(), pick(d, contents...), d.labels()
-	return call{fmt.Sprintf("%s %d bytes labels %v", ns, len(p), labels), func(ctx context.Context, s *side) answer {
+	if !d.tc.single() && d.IntN(8) > 0 {
+		p = pick(d, nodes...)
+	}
+	lease, in := d.under(ns)
+	return call{fmt.Sprintf("%s %d bytes labels %v%s", ns, len(p), labels, lease), func(ctx context.Context, s *side) answer {
+		ctx = in(ctx)
 		w, err := s.stores[ns].Writer(ctx, cellar.WithRef("put"))
 		if err != nil {
+			return answerOf(nil, err)
+		}
+		if err := w.Truncate(0); err != nil { // one that failed may have left something
 			return answerOf(nil, err)
 		}
 		if _, err := w.Write(p); err != nil {
@@ -267,8 +293,9 @@ func drawList(d *drawer) call {
 
 func drawAbort(d *drawer) call {
 	at := d.slot()
-	return call{fmt.Sprint(at), func(ctx context.Context, s *side) answer {
-		return answerOf(nil, s.stores[at.namespace].Abort(ctx, at.ref))
+	lease, in := d.under(at.namespace)
+	return call{fmt.Sprint(at, lease), func(ctx context.Context, s *side) answer {
+		return answerOf(nil, s.stores[at.namespace].Abort(in(ctx), at.ref))
 	}}
 }
 
@@ -292,26 +319,55 @@ func drawRead(d *drawer) call {
 func drawDelete(d *drawer) call {
 	ns := d.namespace()
 	dgst := d.digestIn(ns)
-	return call{fmt.Sprintf("%s %.14s", ns, dgst), func(ctx context.Context, s *side) answer {
-		return answerOf(nil, s.stores[ns].Delete(ctx, dgst))
+	lease, in := d.under(ns)
+	return call{fmt.Sprintf("%s %.14s%s", ns, dgst, lease), func(ctx context.Context, s *side) answer {
+		return answerOf(nil, s.stores[ns].Delete(in(ctx), dgst))
 	}}
 }
 
 func (d *drawer) labels() map[string]string {
-	labels := map[string]string{}
+	all := map[string]string{}
 	for range d.IntN(3) {
-		labels[pick(d, "a", "b", "a.b/c")] = pick(d, "", "1", "2")
+		all[pick(d, "a", "b", "a.b/c")] = pick(d, "", "1", "2")
 	}
 	if d.IntN(30) == 0 {
-		labels[""] = "no key"
+		all[""] = "no key"
 	}
-	return labels
+	if !d.tc.single() {
+		d.relate(all)
+	}
+	return all
+}
+
+// relate adds labels that make content a root, or refer to other content.
+func (d *drawer) relate(all map[string]string) {
+	if d.IntN(6) == 0 {
+		all[labels.GCRoot] = "yes"
+	}
+	for range d.IntN(3) {
+		all[pick(d, labels.GCRefContent, labels.GCRefContent+".1", labels.GCRefContent+"/2", labels.GCRefContent+"bad")] = d.target()
+	}
+	if d.IntN(4) == 0 {
+		all[pick(d, labels.GCBackRefContent, labels.GCBackRefContent+".1")] = d.target()
+	}
+}
+
+// target draws the value of a label that refers to content.
+func (d *drawer) target() string {
+	switch d.IntN(20) {
+	case 0:
+		return "nonsense"
+	case 1, 2, 3:
+		return d.digest().String()
+	}
+	return digest.FromBytes(pick(d, nodes...)).String()
 }
 
 func drawUpdate(d *drawer) call {
 	ns := d.namespace()
 	info := cellar.Info{Digest: d.digestIn(ns), Labels: d.labels()}
-	paths := pick(d, nil, []string{"labels"}, []string{"labels.a"}, []string{"labels.a.b/c", "labels.b"}, []string{"labels.a", "size"})
+	paths := pick(d, nil, []string{"labels"}, []string{"labels.a"}, []string{"labels.a.b/c", "labels.b"}, []string{"labels.a", "size"},
+		[]string{"labels." + labels.GCRoot}, []string{"labels." + labels.GCRefContent, "labels." + labels.GCBackRefContent})
 	return call{fmt.Sprintf("%s %.14s %v %v", ns, info.Digest, info.Labels, paths), func(ctx context.Context, s *side) answer {
 		return answerOf(s.stores[ns].Update(ctx, info, paths...))
 	}}
@@ -338,15 +394,6 @@ func drawLend(d *drawer) call {
 	ns, value := d.namespace(), pick(d, "true", "true", "false", "")
 	return call{fmt.Sprintf("%s %q", ns, value), func(ctx context.Context, s *side) answer {
 		return answerOf(nil, s.pool.SetLabel(ctx, ns, "containerd.io/namespace.shareable", value))
-	}}
-}
-
-func drawCollect(*drawer) call {
-	return call{"", func(ctx context.Context, s *side) answer {
-		if err := s.pool.Collect(ctx); err != nil {
-			return answerOf(nil, err)
-		}
-		return answerOf(s.pool.Blobs(ctx))
 	}}
 }
 

@@ -10,13 +10,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cellarstore/cellar"
+	"github.com/cellarstore/cellar/leases"
 )
 
 // Tenancy says how several namespaces over one pool of bytes are made.
 type Tenancy struct {
 	// Open opens the pool that lives in dir, as Implementation.Open does.
-	// Collections must leave what a namespace holds, whether anything refers
-	// to it or not: a grace period of days does that.
 	Open func(t testing.TB, dir string, now func() time.Time) Pool
 
 	// Rules are those that the pool follows; Rules.Now is not looked at.
@@ -36,8 +35,11 @@ type Pool struct {
 	Namespace func(name string) (cellar.Store, error)
 	// SetLabel sets a label of a namespace, or removes it where value is empty.
 	SetLabel func(ctx context.Context, name, key, value string) error
-	// Collect removes bytes that no namespace holds.
-	Collect func(ctx context.Context) error
+	// Leases returns the leases of a namespace; nil where there are none.
+	Leases func(name string) (leases.Manager, error)
+	// Collect removes what nothing keeps. Content is new, and needs nothing
+	// that refers to it, for as long as grace.
+	Collect func(ctx context.Context, grace time.Duration) (Removed, error)
 	// Blobs returns the digests whose bytes are there, in order.
 	Blobs func(ctx context.Context) ([]digest.Digest, error)
 	// Close leaves ingestions that are open to be resumed.
@@ -83,6 +85,7 @@ func (m *Model) Open() Pool {
 			m.SetLabel(name, key, value)
 			return nil
 		},
+		Leases:  m.Leases,
 		Collect: m.Collect,
 		Blobs:   func(context.Context) ([]digest.Digest, error) { return m.Pool(), nil },
 		Close: func() error {
@@ -92,11 +95,12 @@ func (m *Model) Open() Pool {
 	}
 }
 
-// leaveAll closes every open writer.
+// leaveAll closes every open writer. What was told to those who asked is over.
 func (m *Model) leaveAll() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, t := range m.tenants {
+		clear(t.told)
 		for _, ing := range t.ingests {
 			if ing.writer != nil {
 				ing.writer.end(writerClosed)

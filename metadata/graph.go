@@ -109,7 +109,7 @@ func (c *collection) keepFresh(ctx context.Context, tx *bolt.Tx, g *nodeGraph, f
 			return nil
 		}
 		record, err := decodeContent(b.Get(g.keys.At(i)))
-		g.nextExpiry = earliest(g.nextExpiry, record.created.Add(c.grace))
+		g.nextExpiry = earliest(g.nextExpiry, lastOf(record.created.Add(c.grace)))
 		g.marks.RootAt(i)
 		return g.unlessDamaged(err)
 	})
@@ -195,8 +195,18 @@ func (c *collection) outerRoots(tx *bolt.Tx, g *nodeGraph) error {
 	for _, key := range used {
 		g.marks.Root(key.bytes())
 	}
-	g.nextExpiry = earliest(g.nextExpiry, next)
+	g.nextExpiry = earliest(g.nextExpiry, lastOf(next))
 	return nil
+}
+
+// lastOf returns the last moment of a grace period that is over at end. Leases
+// and ingestions are kept at the very moment of their expiry, what is new is
+// not.
+func lastOf(end time.Time) time.Time {
+	if end.IsZero() {
+		return end
+	}
+	return end.Add(-1)
 }
 
 // refsIn returns the function that gives the references of a node as tx has

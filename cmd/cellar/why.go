@@ -25,7 +25,9 @@ the exit code is 0. That content is new is told only if nothing else keeps it.
     name        the root's label, the lease's id, the ingestion's ref
     until       when the grace or use ends (RFC 3339)
     path        a list of {digest, label, back}: the label leads to the next
-                step; with back it is the next one's own and names this one`
+                step; with back it is the next one's own and names this one;
+                without one, this refers to what is not there and the next
+                one belongs to`
 
 // whyFlags is what the user says of the question.
 type whyFlags struct {
@@ -131,8 +133,12 @@ func (a *app) printExplanation(e metadata.Explanation, whole bool) {
 		return
 	}
 	fmt.Fprintf(a.out, "%s: %s is kept by %s\n", e.Namespace, show(e.Digest), causeText(e))
-	for _, step := range e.Path {
-		fmt.Fprintf(a.out, "  %s%s\n", show(step.Digest), stepText(step))
+	for i, step := range e.Path {
+		lead := ""
+		if i < len(e.Path)-1 {
+			lead = "  " + leadText(step)
+		}
+		fmt.Fprintf(a.out, "  %s%s\n", show(step.Digest), lead)
 	}
 }
 
@@ -155,15 +161,15 @@ func causeText(e metadata.Explanation) string {
 	return string(e.Cause)
 }
 
-// stepText says how one step leads to the next, nothing for the last.
-func stepText(step metadata.Step) string {
+// leadText says how a step that is not the last leads to the next.
+func leadText(step metadata.Step) string {
 	switch {
 	case step.Label == "":
-		return ""
+		return "refers to what is not there, and what the next one belongs to"
 	case step.Back:
-		return "  is named by the next one's label " + visible(step.Label)
+		return "is named by the next one's label " + visible(step.Label)
 	}
-	return "  refers by label " + visible(step.Label) + " to"
+	return "refers by label " + visible(step.Label) + " to"
 }
 
 type whyAnswer struct {

@@ -1,6 +1,7 @@
 package cellar_test
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"path/filepath"
@@ -33,6 +34,7 @@ func TestModel(t *testing.T) {
 			storetest.Run(t, tenancy.Implementation())
 			if !rules.NoLabels {
 				storetest.RunTenants(t, tenancy)
+				storetest.RunLeases(t, tenancy)
 			}
 		})
 	}
@@ -48,8 +50,9 @@ func TestLocal(t *testing.T) {
 func TestMetadata(t *testing.T) {
 	for name, policy := range map[string]metadata.Policy{"isolated": metadata.Isolated, "shared": metadata.Shared} {
 		t.Run(name, func(t *testing.T) {
-			storetest.Run(t, metadataTenancy(policy, openLocal).Implementation())
-			storetest.RunTenants(t, metadataTenancy(policy, openLocal))
+			storetest.Run(t, metadataTenancy(policy, time.Minute, openLocal).Implementation())
+			storetest.RunTenants(t, metadataTenancy(policy, time.Minute, openLocal))
+			storetest.RunLeases(t, metadataTenancy(policy, 0, openLocal))
 		})
 	}
 }
@@ -70,7 +73,7 @@ func TestMetadataContentStore(t *testing.T) {
 
 // A database needs no more of its raw store than the contract.
 func TestMetadataOverAnyStore(t *testing.T) {
-	tenancy := metadataTenancy(metadata.Isolated, openModels())
+	tenancy := metadataTenancy(metadata.Isolated, time.Minute, openModels())
 	storetest.Run(t, tenancy.Implementation())
 	tenancy.Damage = nil
 	storetest.RunTenants(t, tenancy)
@@ -81,8 +84,8 @@ func TestHistories(t *testing.T) {
 	for name, tenancy := range map[string]storetest.Tenancy{
 		"model":    storetest.ModelTenancy(storetest.Rules{Shared: true, Grace: time.Minute}),
 		"local":    localTenancy(),
-		"isolated": metadataTenancy(metadata.Isolated, openLocal),
-		"shared":   metadataTenancy(metadata.Shared, openLocal),
+		"isolated": metadataTenancy(metadata.Isolated, time.Minute, openLocal),
+		"shared":   metadataTenancy(metadata.Shared, time.Minute, openLocal),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -132,7 +135,7 @@ func openModels() opener {
 func openMetadata(t testing.TB, dir string, now func() time.Time, policy metadata.Policy, grace time.Duration, open opener) (*metadata.DB, cellar.Store, func() error) {
 	raw := open(t, filepath.Join(dir, "store"), now)
 	db, err := metadata.Open(filepath.Join(dir, "metadata.db"), raw.Store, metadata.Options{
-		Policy: policy, Now: now, Grace: grace,
+		Policy: policy, Now: now, Grace: cmp.Or(grace, -1),
 	})
 	require.NoError(t, err)
 	return db, raw.Store, func() error {
@@ -144,14 +147,16 @@ func openMetadata(t testing.TB, dir string, now func() time.Time, policy metadat
 	}
 }
 
-func metadataTenancy(policy metadata.Policy, open opener) storetest.Tenancy {
-	rules := storetest.Rules{Shared: policy == metadata.Shared, Grace: time.Minute}
+// metadataTenancy is a database as a pool. Its own collections, those that
+// deleting a lease asks for, know the grace that is given.
+func metadataTenancy(policy metadata.Policy, grace time.Duration, open opener) storetest.Tenancy {
+	rules := storetest.Rules{Shared: policy == metadata.Shared, Grace: grace}
 	return storetest.Tenancy{
 		Rules:  rules,
 		Stray:  strayIn("store"),
 		Damage: damageBlob,
 		Open: func(t testing.TB, dir string, now func() time.Time) storetest.Pool {
-			db, raw, closeAll := openMetadata(t, dir, now, policy, rules.Grace, open)
+			db, raw, closeAll := openMetadata(t, dir, now, policy, grace, open)
 			return storetest.Pool{
 				Namespace: db.Namespace,
 				SetLabel:  db.Namespaces().SetLabel,

@@ -30,6 +30,8 @@ func childMain(name string) {
 		childFileSizeLimit()
 	case "work":
 		childWork()
+	case "collect":
+		childCollect()
 	case "hold":
 		childHold()
 	default:

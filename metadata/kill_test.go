@@ -21,8 +21,12 @@ import (
 	"github.com/cellarstore/cellar/metadata"
 )
 
-// killRoundsEnv makes the kill loop longer.
-const killRoundsEnv = "CELLAR_KILL_ROUNDS"
+// killRoundsEnv makes the kill loops longer. killRoundEnv tells a child which
+// round it is.
+const (
+	killRoundsEnv = "CELLAR_KILL_ROUNDS"
+	killRoundEnv  = "CELLAR_KILL_ROUND"
+)
 
 // A process that is killed at any moment loses nothing that it had
 // acknowledged: every commit is there byte for byte, every deletion holds,
@@ -42,19 +46,19 @@ func TestKill9(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	for round := range rounds {
-		acks := runAndKill(t, dir, round, time.Duration(20+rng.IntN(400))*time.Millisecond)
+		acks := runAndKill(t, "work", dir, round, time.Duration(20+rng.IntN(400))*time.Millisecond)
 		unsure := replay(known, acks)
 		verifyKilled(t, dir, known, unsure)
 		t.Logf("round %d: %d acknowledgements, %d names", round, len(acks), len(known))
 	}
 }
 
-// runAndKill runs the child on dir, kills it after some time of work, and
+// runAndKill runs a child on dir, kills it after some time of work, and
 // returns what it said.
-func runAndKill(t *testing.T, dir string, round int, after time.Duration) []string {
+func runAndKill(t *testing.T, name, dir string, round int, after time.Duration) []string {
 	t.Helper()
-	cmd := child(t.Context(), "work", dir)
-	cmd.Env = append(cmd.Env, fmt.Sprintf("CELLAR_KILL_ROUND=%d", round))
+	cmd := child(t.Context(), name, dir)
+	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", killRoundEnv, round))
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.StdoutPipe()
@@ -151,7 +155,7 @@ func nameBlob(name string) []byte {
 // what it begins and what was acknowledged.
 func childWork() {
 	w := openChild()
-	round, _ := strconv.Atoi(os.Getenv("CELLAR_KILL_ROUND"))
+	round, _ := strconv.Atoi(os.Getenv(killRoundEnv))
 	var mu sync.Mutex
 	say := func(verb, name string) {
 		mu.Lock()

@@ -154,6 +154,9 @@ func (m modelLeases) Create(ctx context.Context, opts ...leases.Opt) (leases.Lea
 		l.setExpiry(now.Add(o.TTL))
 	case labelled:
 		l.ExpiresAt = at
+		if at.IsZero() {
+			l.ExpiresAt = at.Add(1) // a zero expiry is none
+		}
 	}
 	m.t.leases[o.ID] = l
 	return l.shown(), nil

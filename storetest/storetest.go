@@ -1,10 +1,11 @@
 // Package storetest holds what every [cellar.Store] has to do, as tests.
 //
-// Three suites build on one another. [Run] takes one store and tries each
+// Four suites build on one another. [Run] takes one store and tries each
 // promise that the comments of package cellar's interfaces make. [RunTenants]
 // takes several namespaces over one pool of bytes and tries what separates
-// and what connects them. [RunHistories] plays random sequences of calls on
-// namespaces and on [Model] at once, and compares every answer.
+// and what connects them. [RunLeases] tries the promises of package leases'
+// Manager. [RunHistories] plays random sequences of calls on namespaces, leases
+// and the collector, and on [Model] at once, and compares every answer.
 //
 // A sentence with a mark such as W-R3 at its end also catches a weakness that
 // comparable stores have or had:
@@ -26,7 +27,7 @@
 //	W-R9   Write on a closed writer moves its offset
 //	W-R13  refs and labels have no bounds
 //
-// The model is a store too, and is put through the first two suites: they keep
+// The model is a store too, and is put through the first three suites: they keep
 // it honest, and it keeps them independent of any one implementation.
 package storetest
 

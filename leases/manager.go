@@ -20,7 +20,8 @@ type Manager interface {
 	// [NewID]; without [WithExpiry], [WithTTL] or a label that sets one it
 	// never expires. An id that is in use is AlreadyExists; labels over the
 	// limits of package labels are InvalidArgument. An expiry that lies in the
-	// past is no error: the lease is gone at once. The error of an option is
+	// past is no error: the lease is gone at once, or, if a label gave it, with
+	// the next collection, from which it keeps nothing. The error of an option is
 	// returned as it is, before anything is changed.
 	Create(ctx context.Context, opts ...Opt) (Lease, error)
 

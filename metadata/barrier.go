@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"context"
 	"sync"
 
 	bolt "go.etcd.io/bbolt"
@@ -15,6 +16,7 @@ import (
 type barrier struct {
 	mu     sync.Mutex
 	active bool
+	any    bool // whether something was noted since the barrier was raised
 	noted  map[string][]digestKey
 }
 
@@ -25,6 +27,7 @@ func (b *barrier) note(ns string, key digestKey) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.active {
+		b.any = true
 		b.noted[ns] = append(b.noted[ns], key)
 	}
 	return b.active
@@ -34,7 +37,7 @@ func (b *barrier) note(ns string, key digestKey) bool {
 func (b *barrier) raise() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.active, b.noted = true, map[string][]digestKey{}
+	b.active, b.any, b.noted = true, false, map[string][]digestKey{}
 }
 
 // lower ends it.
@@ -42,6 +45,13 @@ func (b *barrier) lower() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.active, b.noted = false, nil
+}
+
+// heard reports whether anything was noted since the barrier was raised.
+func (b *barrier) heard() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.any
 }
 
 // since returns what was noted in ns after the first n.
@@ -52,10 +62,15 @@ func (b *barrier) since(ns string, n int) []digestKey {
 }
 
 // snapshot begins a read transaction and raises the barrier between two write
-// transactions.
-func (db *DB) snapshot() (tx *bolt.Tx, err error) {
-	db.writer.Lock()
+// transactions. seen is how many mutations there had been by then.
+func (db *DB) snapshot(ctx context.Context) (tx *bolt.Tx, seen uint64, err error) {
+	if err := db.writer.take(ctx); err != nil {
+		return nil, 0, err
+	}
 	defer db.writer.Unlock()
+	if err := db.shut(); err != nil {
+		return nil, 0, err // what was read might not be on disk
+	}
 	err = db.guard(func() error {
 		tx, err = db.bolt.Begin(false)
 		return db.translate(err)
@@ -63,7 +78,7 @@ func (db *DB) snapshot() (tx *bolt.Tx, err error) {
 	if err == nil {
 		db.barrier.raise()
 	}
-	return tx, err
+	return tx, db.activity.mutations.Load(), err
 }
 
 // endRead ends a read transaction.

@@ -29,6 +29,11 @@ type collection struct {
 	// borrowed is the content that ingestions have taken over, by namespace.
 	borrowed map[string][]digestKey
 	graphs   []*nodeGraph
+	// over are ingestions that nothing seems to keep.
+	over []*ingest
+	// unfinished is whether something was left that the next collection should
+	// look at even if nothing changes.
+	unfinished bool
 }
 
 // GarbageCollect removes what nothing needs any more: records that no root,
@@ -53,18 +58,25 @@ func (db *DB) GarbageCollect(ctx context.Context, opts ...gc.Option) (gc.Stats, 
 	if transactionFrom(ctx, db) != nil {
 		return gc.Stats{}, fmt.Errorf("collect inside Update: %w", errdefs.ErrFailedPrecondition)
 	}
-	select {
-	case db.sweep.turn <- struct{}{}:
-		defer func() { <-db.sweep.turn }()
-	case <-ctx.Done():
-		return gc.Stats{}, ctx.Err()
+	ctx, stop := db.untilClosed(ctx)
+	defer stop()
+	if err := db.sweep.turn.take(ctx); err != nil {
+		return gc.Stats{}, errors.Join(db.alive(), err)
 	}
+	defer db.sweep.turn.Unlock()
 	c := db.newCollection(gc.NewOptions(opts...))
 	started := time.Now()
 	err := c.run(ctx)
 	c.stats.Elapsed = time.Since(started)
 	c.stats.Errors = len(c.errs)
 	return c.stats, errors.Join(append(c.errs, err)...)
+}
+
+// untilClosed returns a context that ends with ctx or when Close is called.
+func (db *DB) untilClosed(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	forget := context.AfterFunc(db.closing, cancel)
+	return ctx, func() { forget(); cancel() }
 }
 
 func (db *DB) newCollection(o gc.Options) *collection {
@@ -92,7 +104,7 @@ func (c *collection) run(ctx context.Context) error {
 		return err
 	}
 	c.db.expiry.advance(c.next)
-	c.db.sweep.rest = rest{valid: true, grace: c.grace, mutations: c.seen, next: c.next}
+	c.db.sweep.rest = rest{valid: !c.unfinished, grace: c.grace, mutations: c.seen, next: c.next}
 	return nil
 }
 
@@ -104,6 +116,8 @@ func (c *collection) collect(ctx context.Context) error {
 	if err := c.timed(&c.stats.Unlink, c.unlink)(ctx); err != nil {
 		return err
 	}
+	// What was noted has been kept, though it may be garbage: look again.
+	c.unfinished = c.unfinished || c.db.barrier.heard()
 	c.db.barrier.lower()
 	return c.timed(&c.stats.Sweep, c.sweepAll)(ctx)
 }
@@ -136,19 +150,19 @@ type rest struct {
 func (c *collection) atRest() bool {
 	r := c.db.sweep.rest
 	return r.valid && r.grace == c.grace && r.mutations == c.db.activity.mutations.Load() &&
-		(r.next.IsZero() || !c.now.After(r.next)) && !c.db.sweep.hasSuspects()
+		(r.next.IsZero() || c.now.Before(r.next)) && !c.db.sweep.hasSuspects() && stages(c.db.blobs)
 }
 
 // mark finds what is reachable in every namespace of a snapshot. The barrier is
 // up when it returns, even with an error.
 func (c *collection) mark(ctx context.Context) error {
-	tx, err := c.db.snapshot()
+	tx, seen, err := c.db.snapshot(ctx)
 	if err != nil {
 		return err
 	}
 	defer c.db.endRead(tx)
+	c.seen = seen
 	return c.db.guard(func() error {
-		c.seen = c.db.activity.mutations.Load()
 		if err := c.considerIngests(tx); err != nil {
 			return err
 		}
@@ -182,8 +196,8 @@ func namespaceNames(tx *bolt.Tx) (names []string, err error) {
 	return names, err
 }
 
-// considerIngests decides which ingestions are over, drops those, and notes
-// what the others have taken over.
+// considerIngests finds the ingestions that are over, and what is taken over by
+// the others.
 func (c *collection) considerIngests(tx *bolt.Tx) error {
 	c.borrowed = map[string][]digestKey{}
 	leased := map[string]map[string]bool{}
@@ -194,9 +208,7 @@ func (c *collection) considerIngests(tx *bolt.Tx) error {
 			if err != nil {
 				return err
 			}
-			if leased[ns] = held; held == nil {
-				leased[ns] = map[string]bool{}
-			}
+			leased[ns] = held
 		}
 		c.considerIngest(e, leased[ns][e.key.ref])
 	}
@@ -205,26 +217,43 @@ func (c *collection) considerIngests(tx *bolt.Tx) error {
 
 func (c *collection) considerIngest(e *ingest, leased bool) {
 	record, open := c.db.ingests.state(e)
-	if !open && !leased && c.now.After(record.expires) {
-		removed, err := c.db.expire(context.Background(), e)
+	if !open && !leased {
+		c.next = earliest(c.next, record.expires)
+		if c.now.After(record.expires) {
+			c.over = append(c.over, e)
+			return
+		}
+	}
+	if key, err := newDigestKey(record.borrowed); err == nil {
+		c.borrowed[e.key.ns] = append(c.borrowed[e.key.ns], key)
+	}
+}
+
+// expireIngests drops the ingestions that are over. One that is in use again, or
+// that a lease turns out to hold, stays; what it has taken over was not marked
+// for it, and counts as noted.
+func (c *collection) expireIngests(ctx context.Context) error {
+	for _, e := range c.over {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		removed, err := c.db.expire(ctx, e)
 		if err != nil {
 			c.note(fmt.Errorf("remove ingestion %s in %q: %w", cellar.Shorten(e.key.ref), e.key.ns, err))
 		}
 		if removed {
 			c.count(e.key.ns, func(n *gc.NamespaceStats) { n.Ingests++ })
 			c.stats.Ingests++
-			return
+			continue
+		}
+		c.unfinished = true
+		if record, _ := c.db.ingests.state(e); record.borrowed != "" {
+			if key, err := newDigestKey(record.borrowed); err == nil {
+				c.db.barrier.note(e.key.ns, key)
+			}
 		}
 	}
-	if !open && !leased {
-		c.next = earliest(c.next, record.expires)
-	}
-	if record.borrowed == "" {
-		return
-	}
-	if key, err := newDigestKey(record.borrowed); err == nil {
-		c.borrowed[e.key.ns] = append(c.borrowed[e.key.ns], key)
-	}
+	return nil
 }
 
 // count changes what the stats say of one namespace.

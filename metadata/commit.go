@@ -91,6 +91,7 @@ func (w *writer) commitBody(ctx context.Context, p *proposal, size int64, expect
 	}
 	defer release()
 	if err := w.place(ctx, p, size, expected); err != nil {
+		w.v.db.sweep.suspect(p.dgst) // something may be in place all the same
 		return err
 	}
 	if err := w.v.db.crash("placed"); err != nil {
@@ -148,8 +149,10 @@ func (w *writer) place(ctx context.Context, p *proposal, size int64, expected di
 		if err != nil {
 			return err
 		}
-		if held && db.inPlace(ctx, p.dgst, w.small.data) {
-			return nil
+		if held {
+			if same, err := db.inPlace(ctx, p.dgst, w.small.data); same || err != nil {
+				return err
+			}
 		}
 		p.staged = w.small.data
 		return db.blobs.Place(ctx, p.dgst, p.staged)
@@ -214,7 +217,7 @@ func (w *writer) writeRecord(ctx context.Context, p *proposal) error {
 	}
 	m.committed = func() {
 		if p.exists {
-			v.db.used.note(v.ns, p.key, v.db.now(), v.db.opts.Grace)
+			v.use(p.key)
 		}
 		if p.staged != nil {
 			v.db.staging.add(p.dgst, seq, len(p.staged))

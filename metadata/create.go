@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
@@ -55,12 +56,18 @@ func (db *DB) openBolt() error {
 // and what is not used yet is space that the file takes.
 const allocSize = 4 << 20
 
+// initialMmapSize is 4 GiB where there are addresses enough, else as bolt likes.
+const initialMmapSize = (1 << 32) * (strconv.IntSize / 64)
+
 func (db *DB) boltOptions() *bolt.Options {
 	return &bolt.Options{
 		Timeout:        db.opts.LockTimeout,
 		FreelistType:   bolt.FreelistMapType,
 		NoFreelistSync: true, // a long free list would be written with every commit
 		NoStatistics:   true,
+		// Mapping more than the file has costs addresses alone. Mapping anew, as
+		// the file grows beyond it, has to wait for every reader.
+		InitialMmapSize: initialMmapSize,
 		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
 			f, err := os.OpenFile(name, flag&^os.O_CREATE, mode)
 			if err != nil {
@@ -132,6 +139,7 @@ func writeSchema(tx *bolt.Tx) error {
 
 // checkSchema tells databases of ours from others, and older from newer.
 func (db *DB) checkSchema(tx *bolt.Tx) error {
+	db.durable.Store(uint64(tx.ID())) // the file was flushed before it was read
 	meta := tx.Bucket(bucketMeta)
 	if meta == nil {
 		return fmt.Errorf("%s is a bolt database, but not one of cellar's: %w", db.path, errdefs.ErrFailedPrecondition)

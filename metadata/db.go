@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -99,12 +98,17 @@ type DB struct {
 
 	// writer is held around every write transaction: by the commit loop, and
 	// by Update while its function runs.
-	writer    sync.Mutex
+	writer    turn
 	wrote     bool // whether there was a transaction, guarded by writer
 	queue     writeQueue
 	condemned atomic.Pointer[error]
 	closed    atomic.Bool
-	panicked  atomic.Bool // bolt may hold its locks for ever
+	// closing ends when Close is called, and with it what it does not wait for.
+	closing  context.Context
+	stopWork context.CancelFunc
+	// durable is the id of the last transaction that is known to be on disk.
+	durable  atomic.Uint64
+	panicked atomic.Bool // bolt may hold its locks for ever
 
 	digests digestLocks
 	ingests ingestTable
@@ -138,11 +142,12 @@ func Open(path string, blobs cellar.Store, opts Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{path: path, opts: opts, log: opts.Logger, blobs: rawStore(blobs)}
+	db := &DB{path: path, opts: opts, log: opts.Logger, blobs: rawStore(blobs), writer: newTurn()}
+	db.closing, db.stopWork = context.WithCancel(context.Background())
 	if err := db.openBolt(); err != nil {
 		return nil, err
 	}
-	db.sweep.turn = make(chan struct{}, 1)
+	db.sweep.turn = newTurn()
 	db.queue.wake = make(chan struct{}, 1)
 	db.queue.ended = make(chan struct{})
 	if err := db.recover(context.Background()); err != nil {
@@ -171,7 +176,9 @@ func (db *DB) Close() error {
 	if db.closed.Swap(true) {
 		return nil
 	}
+	db.stopWork()
 	db.activity.wake()
+	db.sweep.turn.Lock() // a collection ends before the database does
 	errs := []error{db.closeWriters()}
 	errs = append(errs, db.staging.stop(db))
 	db.queue.mu.Lock()

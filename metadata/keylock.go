@@ -62,6 +62,13 @@ func (l *digestLocks) unshare(dgst digest.Digest, lock *digestLock) {
 	}
 }
 
+// inUse reports whether anybody holds the lock of dgst.
+func (l *digestLocks) inUse(dgst digest.Digest) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held[dgst] != nil
+}
+
 // tryExclude takes the lock of dgst exclusively, unless somebody holds it.
 func (l *digestLocks) tryExclude(dgst digest.Digest) (release func(), ok bool) {
 	l.mu.Lock()

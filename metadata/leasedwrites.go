@@ -178,7 +178,8 @@ func (w *writer) holding(m *mutation) *mutation {
 		return db.putHold(tx, e.key, lease)
 	}
 	m.committed = func() { db.ingests.addHolds(e, -1) }
-	m.abandoned = func() { db.mutateLater(&mutation{apply: m.apply, committed: m.committed}) }
+	m.failed = m.committed
+	m.abandoned = func() { db.mutateLater(&mutation{apply: m.apply, committed: m.committed, failed: m.failed}) }
 	return m
 }
 

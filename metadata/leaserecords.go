@@ -48,8 +48,20 @@ func decodeLease(b []byte) (leaseRecord, error) {
 	return r, d.finish()
 }
 
+// expired reports whether the lease keeps nothing any more, and goes with the
+// next collection.
 func (r *leaseRecord) expired(now time.Time) bool {
 	return leases.Lease{ExpiresAt: r.expires}.Expired(now)
+}
+
+// gone reports whether the lease is none any more to callers, which is so from
+// the moment it expires. One that was created with a label whose time was over
+// already never had such a moment: as in containerd it is there until the next
+// collection, though it keeps nothing from that.
+func (r *leaseRecord) gone(now time.Time) bool {
+	_, labelled := r.labels[labels.GCExpire]
+	overdue := labelled && r.expires.Before(r.created)
+	return r.expired(now) && !overdue
 }
 
 // lease is the record as a caller sees it, who may keep it.
@@ -87,7 +99,7 @@ func leaseOf(tx *bolt.Tx, ns, id string, now time.Time) (leaseRecord, error) {
 	if err != nil {
 		return leaseRecord{}, fmt.Errorf("record of lease %q in %q: %w", id, ns, err)
 	}
-	if record.expired(now) {
+	if record.gone(now) {
 		return leaseRecord{}, errNoLease(ns, id)
 	}
 	return record, nil

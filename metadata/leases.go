@@ -160,7 +160,7 @@ func (m *leaseManager) List(ctx context.Context, fs ...string) ([]leases.Lease, 
 			if err != nil {
 				return fmt.Errorf("record of lease %q in %q: %w", id, ns, err)
 			}
-			if l := record.lease(string(id)); !record.expired(now) && filter.Match(l) {
+			if l := record.lease(string(id)); !record.gone(now) && filter.Match(l) {
 				all = append(all, l)
 			}
 			return nil

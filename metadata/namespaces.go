@@ -204,7 +204,8 @@ func (s *namespaceStore) Delete(ctx context.Context, name string, opts ...namesp
 	}
 	options := namespaces.NewDeleteOptions(opts...)
 	err := s.db.mutate(ctx, &mutation{
-		check: func(tx *bolt.Tx) error { return checkDeletable(tx, name, options.Content) },
+		deletions: 1,
+		check:     func(tx *bolt.Tx) error { return checkDeletable(tx, name, options.Content) },
 		apply: func(tx *bolt.Tx) error {
 			s.db.deletions.add(name, 1)
 			return deleteNamespace(tx, name)

@@ -78,7 +78,7 @@ func (v *view) admit(ctx context.Context, o cellar.WriterOpts, lease string, lea
 // holds reports whether the namespace has dgst with bytes of the right length.
 // If the bytes are missing or cut, writing the content again mends it.
 func (v *view) holds(ctx context.Context, dgst digest.Digest) (bool, error) {
-	record, err := v.lookup(ctx, dgst)
+	record, err := v.lookupDurable(ctx, dgst)
 	if errdefs.IsNotFound(err) {
 		return false, nil
 	}

@@ -34,6 +34,8 @@ type mutation struct {
 	// after, if set, is called once the mutation is durable, in the goroutine
 	// that asked for it and while no lock of the queue is held.
 	after func()
+	// failed, if set, is called once if the mutation does not come about.
+	failed func()
 	// abandoned, if set, is called each time that the mutation was applied in a
 	// transaction which did not come about.
 	abandoned func()
@@ -80,14 +82,20 @@ type writeQueue struct {
 	mu     sync.Mutex
 	wake   chan struct{}
 	items  []*mutation
-	urgent int // mutations in items that somebody waits for
+	urgent int  // mutations in items that somebody waits for
+	busy   bool // a batch was taken and is not done
 	closed bool
 	ended  chan struct{}
 }
 
 // mutate runs m and returns when it is durable. Inside [DB.Update] it joins the
 // caller's transaction and returns when it is applied.
-func (db *DB) mutate(ctx context.Context, m *mutation) error {
+func (db *DB) mutate(ctx context.Context, m *mutation) (err error) {
+	defer func() {
+		if err != nil && m.failed != nil {
+			m.failed()
+		}
+	}()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -118,7 +126,15 @@ func (db *DB) mutateLater(m *mutation) {
 	m.background = true
 	m.done = make(chan struct{})
 	if err := db.enqueue(m); err != nil {
-		db.log.Debug("background change dropped", "error", err)
+		db.dropped(m, err)
+	}
+}
+
+// dropped is called for a background mutation that did not come about.
+func (db *DB) dropped(m *mutation, err error) {
+	db.log.Debug("background change dropped", "error", err)
+	if m.failed != nil {
+		m.failed()
 	}
 }
 
@@ -128,7 +144,7 @@ func (db *DB) mutateLater(m *mutation) {
 // that is shut, where they never come about.
 func (db *DB) flush(ctx context.Context) error {
 	db.queue.mu.Lock()
-	idle := len(db.queue.items) == 0
+	idle := len(db.queue.items) == 0 && !db.queue.busy
 	db.queue.mu.Unlock()
 	if idle || db.shut() != nil {
 		return ctx.Err()
@@ -195,7 +211,15 @@ func (q *writeQueue) take() (batch []*mutation, wait time.Duration, closed bool)
 		batch = append(batch, m)
 	}
 	q.items = append([]*mutation(nil), q.items[n:]...)
+	q.busy = len(batch) > 0
 	return batch, 0, false
+}
+
+// done says that the batch that was taken is over.
+func (q *writeQueue) done() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.busy = false
 }
 
 // commitLoop is the one goroutine that commits queued mutations.
@@ -207,6 +231,7 @@ func (db *DB) commitLoop() {
 		batch, wait, closed := db.queue.take()
 		if len(batch) > 0 {
 			db.commitBatch(batch)
+			db.queue.done()
 			continue
 		}
 		if closed {
@@ -237,14 +262,22 @@ func (db *DB) commitBatch(batch []*mutation) {
 				if m.err == nil {
 					m.err = err
 				}
-				close(m.done)
+				db.answer(m)
 			}
 			return
 		}
 		culprit.err = err
-		close(culprit.done)
+		db.answer(culprit)
 		batch = without(batch, culprit)
 	}
+}
+
+// answer tells a mutation's caller, if it has one, how it ended.
+func (db *DB) answer(m *mutation) {
+	if m.background && m.err != nil {
+		db.dropped(m, m.err)
+	}
+	close(m.done)
 }
 
 // tryBatch runs one transaction. If a mutation breaks it, that one is named
@@ -345,6 +378,7 @@ func (db *DB) commit(tx *bolt.Tx) error {
 		return db.condemn(err)
 	}
 	db.wrote = true
+	id := uint64(tx.ID())
 	if err := db.guard(tx.Commit); err != nil {
 		if damage := (*damageError)(nil); errors.As(err, &damage) {
 			db.panicked.Store(true)
@@ -357,6 +391,7 @@ func (db *DB) commit(tx *bolt.Tx) error {
 	if err := db.crash("after commit"); err != nil {
 		return db.condemn(err)
 	}
+	db.durable.Store(id)
 	return nil
 }
 

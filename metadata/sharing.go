@@ -3,8 +3,10 @@ package metadata
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -12,6 +14,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/cellarstore/cellar"
+	"github.com/cellarstore/cellar/internal/fserr"
 )
 
 // borrow decides whether the ingestion takes over content that is there
@@ -127,7 +130,7 @@ func (db *DB) isHeld(ctx context.Context, dgst digest.Digest) (held bool, err er
 	if err != nil {
 		return false, err
 	}
-	err = db.read(ctx, func(tx *bolt.Tx) error {
+	err = db.readDurable(ctx, func(tx *bolt.Tx) error {
 		h, err := holdersOf(tx, key.bytes())
 		held = h.count > 0
 		return err
@@ -153,15 +156,24 @@ func (db *DB) verify(ctx context.Context, dgst digest.Digest) error {
 }
 
 // inPlace reports whether the bytes under dgst are those of data.
-func (db *DB) inPlace(ctx context.Context, dgst digest.Digest, data []byte) bool {
+//
+// Bytes that can't be read are an error unless that is damage: what is in place
+// may be right, and must not be replaced by bytes that are not flushed.
+func (db *DB) inPlace(ctx context.Context, dgst digest.Digest, data []byte) (bool, error) {
 	ra, err := db.blobs.ReaderAt(ctx, ocispec.Descriptor{Digest: dgst})
+	if errdefs.IsNotFound(err) || errdefs.IsDataLoss(err) {
+		return false, nil
+	}
 	if err != nil {
-		return false
+		return false, err
 	}
 	defer ra.Close()
 	if ra.Size() != int64(len(data)) {
-		return false
+		return false, nil
 	}
 	got, err := io.ReadAll(cellar.NewReader(ra))
-	return err == nil && bytes.Equal(got, data)
+	if err != nil && !errors.Is(err, syscall.EIO) {
+		return false, fserr.Wrap(err, "read content %s", dgst)
+	}
+	return bytes.Equal(got, data), nil
 }

@@ -182,14 +182,22 @@ func (s *staging) loop(db *DB) {
 // settle flushes the files of staged blobs and takes those out of the database
 // that are on disk now. A file that could not be flushed is written anew from
 // the database and stays staged.
+//
+// A digest that a commit is using waits for the next time: the commit may have
+// looked before the blob was held, and then puts a file in its place that is not
+// flushed, and that only its own transaction would vouch for.
 func (db *DB) settle(ctx context.Context) error {
 	settled := db.staging.snapshot()
-	if len(settled) == 0 {
-		return nil
-	}
 	dgsts := make([]digest.Digest, 0, len(settled))
 	for dgst := range settled {
+		if db.digests.inUse(dgst) {
+			delete(settled, dgst)
+			continue
+		}
 		dgsts = append(dgsts, dgst)
+	}
+	if len(dgsts) == 0 {
+		return nil
 	}
 	err := db.blobs.Settle(ctx, dgsts)
 	failed := settleErrors(err)
@@ -263,6 +271,7 @@ func (db *DB) unstageAll(ctx context.Context, settled map[digest.Digest]stagedBl
 		return nil
 	}
 	return db.mutate(ctx, &mutation{
+		collector: true,
 		apply: func(tx *bolt.Tx) error {
 			for dgst, b := range settled {
 				key, err := keyOf(dgst)
@@ -302,10 +311,11 @@ func (db *DB) replayStaged(ctx context.Context) error {
 		return err
 	}
 	for dgst, data := range held {
-		if db.inPlace(ctx, dgst, data) {
-			continue
+		same, err := db.inPlace(ctx, dgst, data)
+		if err == nil && !same {
+			err = db.blobs.Place(ctx, dgst, data)
 		}
-		if err := db.blobs.Place(ctx, dgst, data); err != nil {
+		if err != nil {
 			return fmt.Errorf("put small content in place: %w", err)
 		}
 	}

@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"sync"
@@ -18,7 +19,7 @@ const sweepBatch = 256
 // sweepState is what one collection leaves for the next.
 type sweepState struct {
 	// turn has room for the collection that runs; what is below belongs to it.
-	turn chan struct{}
+	turn turn
 	// listed is whether the raw store was searched for bytes without a record
 	// since the database was opened. Before that, a crash of any process may
 	// have left some; afterwards this process knows of its own.
@@ -104,26 +105,58 @@ func (db *DB) expire(ctx context.Context, e *ingest) (removed bool, err error) {
 // removeStrayIngests drops ingestions of the raw store that no entry of the
 // table stands for, once they are old.
 func (c *collection) removeStrayIngests(ctx context.Context) error {
-	statuses, err := c.db.blobs.ListStatuses(ctx)
-	if err != nil {
-		return err
-	}
 	known := map[string]bool{}
 	for _, e := range c.db.ingests.list(func(*ingest) bool { return true }) {
 		known[e.key.rawRef()] = true
 	}
-	oldest := c.db.now().Add(-c.db.opts.IngestExpiry)
+	statuses, err := c.db.blobs.ListStatuses(ctx)
+	if err != nil {
+		c.note(err)
+		return ctx.Err()
+	}
 	for _, status := range statuses {
-		if known[status.Ref] || !status.UpdatedAt.Before(oldest) {
-			continue
+		end := status.UpdatedAt.Add(c.db.opts.IngestExpiry)
+		switch {
+		case known[status.Ref]:
+		case !c.now.After(end):
+			c.next = earliest(c.next, end)
+		default:
+			removed, err := c.db.removeStray(ctx, status)
+			if err != nil {
+				c.note(fmt.Errorf("remove stray ingestion %s: %w", cellar.Shorten(status.Ref), err))
+			}
+			if removed {
+				c.stats.Ingests++
+			}
 		}
-		if err := c.db.blobs.Abort(ctx, status.Ref); err != nil {
-			c.note(fmt.Errorf("remove stray ingestion %s: %w", cellar.Shorten(status.Ref), err))
-			continue
-		}
-		c.stats.Ingests++
 	}
 	return nil
+}
+
+// removeStray drops an ingestion of the raw store that had no entry in the
+// table, unless it has been opened since: its ref is held while it is looked at
+// again.
+func (db *DB) removeStray(ctx context.Context, status cellar.Status) (removed bool, err error) {
+	if key, ok := parseRawRef(status.Ref); ok {
+		holder := &writer{state: writerAborted}
+		e, err := db.ingests.acquire(key, holder, db.now())
+		if err != nil {
+			return false, nil //nolint:nilerr // in use
+		}
+		defer func() { db.ingests.release(e, holder, e.stored) }()
+		if e.stored {
+			return false, nil
+		}
+	}
+	now, err := db.blobs.Status(ctx, status.Ref)
+	if errdefs.IsNotFound(err) || err == nil && !now.UpdatedAt.Equal(status.UpdatedAt) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	err = db.blobs.Abort(ctx, status.Ref)
+	return err == nil, err
 }
 
 // findOrphans looks for bytes without a record that a crash may have left. It
@@ -145,17 +178,23 @@ func (c *collection) findOrphans(ctx context.Context) error {
 	if err == nil {
 		err = c.db.suspectUnheld(ctx, batch)
 	}
-	c.db.sweep.listed = err == nil
+	if c.db.sweep.listed = err == nil; !c.db.sweep.listed && ctx.Err() == nil {
+		c.note(err) // what is known to be garbage can go all the same
+		return nil
+	}
 	return err
 }
 
 // suspectUnheld notes those of dgsts that no namespace holds.
 func (db *DB) suspectUnheld(ctx context.Context, dgsts []digest.Digest) error {
 	return db.read(ctx, func(tx *bolt.Tx) error {
-		holders := tx.Bucket(bucketHolders)
+		holders, unheld := tx.Bucket(bucketHolders), tx.Bucket(bucketUnheld).Cursor()
 		for _, dgst := range dgsts {
 			key, err := keyOf(dgst)
-			if err == nil && holders.Get(key.bytes()) == nil {
+			if err != nil || holders.Get(key.bytes()) != nil {
+				continue
+			}
+			if queued, _ := unheld.Seek(key.bytes()); !bytes.Equal(queued, key.bytes()) {
 				db.sweep.suspect(dgst)
 			}
 		}
@@ -170,14 +209,15 @@ func (c *collection) sweepSuspects(ctx context.Context) error {
 			return err
 		}
 		c.db.sweep.forget(dgst) // before the sweep: what is suspected after it counts
+		before := c.stats.Blobs
 		outcome, err := c.sweepDigest(ctx, dgst)
 		if err != nil || outcome == busy {
 			c.db.sweep.suspect(dgst)
-			c.note(err)
+			c.note(unlessOver(ctx, err))
 		}
 		if outcome == swept {
 			c.db.digests.forgetSwept([]digest.Digest{dgst})
-			c.stats.Orphans++
+			c.stats.Orphans += c.stats.Blobs - before
 		}
 	}
 	return nil
@@ -199,6 +239,9 @@ func (c *collection) sweepUnheld(ctx context.Context) error {
 		last = page[len(page)-1]
 		var done []digest.Digest
 		for _, key := range page {
+			if ctx.Err() != nil {
+				break
+			}
 			dgst, err := parseDigestKey(key)
 			if err != nil {
 				c.note(err)
@@ -206,9 +249,11 @@ func (c *collection) sweepUnheld(ctx context.Context) error {
 			}
 			switch outcome, err := c.sweepDigest(ctx, dgst); {
 			case err != nil:
-				c.note(err)
+				c.note(unlessOver(ctx, err))
 			case outcome == swept:
 				done = append(done, dgst)
+			default:
+				c.unfinished = true // it stays in the queue
 			}
 		}
 		if err := c.db.dequeue(ctx, done); err != nil {
@@ -217,9 +262,18 @@ func (c *collection) sweepUnheld(ctx context.Context) error {
 	}
 }
 
+// unlessOver returns err, unless it comes of ctx, whose end is reported once and
+// not for each digest.
+func unlessOver(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
 // unheldAfter returns the next keys of unheld digests.
 func (db *DB) unheldAfter(ctx context.Context, last []byte) (page [][]byte, err error) {
-	err = db.read(ctx, func(tx *bolt.Tx) error {
+	err = db.readDurable(ctx, func(tx *bolt.Tx) error {
 		page = nil
 		cursor := tx.Bucket(bucketUnheld).Cursor()
 		for key, _ := seekAfter(cursor, last); key != nil && len(page) < sweepBatch; key, _ = cursor.Next() {
@@ -259,7 +313,7 @@ func (db *DB) dequeue(ctx context.Context, dgsts []digest.Digest) error {
 			clear(gone)
 			for _, dgst := range dgsts {
 				if !db.digests.isSwept(dgst) {
-					continue
+					continue // the next collection looks at it again
 				}
 				key, err := keyOf(dgst)
 				if err != nil {

@@ -136,7 +136,7 @@ func newPlayer(t *testing.T, header []byte) *player {
 	require.Equal(t, "conf-gc-trace/1", p.header.Format)
 	p.clock.at = p.header.Start
 	if !p.header.Timed {
-		p.clock.at = beforeExpiries
+		p.clock.at = ofRecording
 	}
 	var pairs []string
 	for _, b := range p.header.Blobs {
@@ -151,9 +151,6 @@ func newPlayer(t *testing.T, header []byte) *player {
 	}
 	p.world = newWorld(t, withPolicy(policy), withClock(p.clock), func(w *world) {
 		w.unsound = true // labels that are no expiry, which requireSound finds
-		if !p.header.Timed {
-			w.opts.IngestExpiry = ingestExpiry
-		}
 	})
 	return p
 }
@@ -219,21 +216,11 @@ func (p *player) do(ctx context.Context, op traceOp) (offset *int64, err error) 
 	return nil, p.changeLease(ctx, op)
 }
 
-// Leases of traces without a clock expire long before or after the recording,
-// and containerd keeps those that have expired until it collects. Here they
-// would be gone at once; so time stands still before all expiries, and passes
-// for the collections. Ingestions outlast that.
-var (
-	beforeExpiries = time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC)
-	ofRecording    = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	ingestExpiry   = 100 * 365 * 24 * time.Hour
-)
+// ofRecording is the time in traces without a clock, whose leases expire long
+// before or after it.
+var ofRecording = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func (p *player) collectNow(ctx context.Context) error {
-	if !p.header.Timed {
-		defer p.clock.step(p.clock.now().Sub(ofRecording))
-		p.clock.step(ofRecording.Sub(p.clock.now()))
-	}
 	_, err := p.db.GarbageCollect(ctx, gc.WithGrace(0))
 	return err
 }

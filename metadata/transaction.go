@@ -66,7 +66,9 @@ func (db *DB) Update(ctx context.Context, fn func(ctx context.Context) error) er
 // perform calls fn inside the transaction and commits it.
 func (t *transaction) perform(ctx context.Context, fn func(ctx context.Context) error) error {
 	db := t.db
-	db.writer.Lock()
+	if err := db.writer.take(ctx); err != nil {
+		return err
+	}
 	defer db.writer.Unlock()
 	if err := errors.Join(db.shut(), db.alive()); err != nil {
 		return err
@@ -176,6 +178,44 @@ func (db *DB) holdDigest(ctx context.Context, dgst digest.Digest) (release func(
 		return func() {}, t.hold(ctx, dgst)
 	}
 	return db.digests.share(ctx, dgst)
+}
+
+// readDurable is read for decisions that must not rest on a transaction which
+// may yet be lost: bolt shows one as soon as it is written, before it is
+// flushed.
+func (db *DB) readDurable(ctx context.Context, fn func(tx *bolt.Tx) error) error {
+	if transactionFrom(ctx, db) != nil {
+		return db.read(ctx, fn)
+	}
+	early := false
+	err := db.read(ctx, func(tx *bolt.Tx) error {
+		if early = uint64(tx.ID()) > db.durable.Load(); early {
+			return nil
+		}
+		return fn(tx)
+	})
+	if err != nil || !early {
+		return err
+	}
+	// Between two transactions, what there is to see has been flushed.
+	if err := db.writer.take(ctx); err != nil {
+		return err
+	}
+	defer db.writer.Unlock()
+	if err := db.shut(); err != nil {
+		return err
+	}
+	return db.read(ctx, fn)
+}
+
+// awaitTransaction returns when the write transaction that is under way, if
+// there is one, is over, and durable.
+func (db *DB) awaitTransaction(ctx context.Context) error {
+	if err := db.writer.take(ctx); err != nil {
+		return err
+	}
+	defer db.writer.Unlock()
+	return db.shut()
 }
 
 // read runs fn in a read transaction, or in the caller's own transaction where

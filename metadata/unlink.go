@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 
@@ -21,9 +22,12 @@ const (
 	unlinkTime = 10 * time.Millisecond
 )
 
-// unlink deletes the records that were found unreachable, and leases that are
-// over.
+// unlink deletes the records that were found unreachable, and leases and
+// ingestions that are over.
 func (c *collection) unlink(ctx context.Context) error {
+	if err := c.expireIngests(ctx); err != nil {
+		return err
+	}
 	for _, g := range c.graphs {
 		if g.leasesOver {
 			if err := c.dropLeases(ctx, g.ns); err != nil {
@@ -55,7 +59,7 @@ func (c *collection) dropLeases(ctx context.Context, ns string) error {
 				dropped, next, err = dropExpiredLeases(tx, ns, c.now, after)
 				return err
 			},
-			committed: func() { c.stats.LongestStall = max(c.stats.LongestStall, time.Since(began)) },
+			committed: func() { c.stalled(time.Since(began)) },
 		})
 		if err != nil {
 			return err
@@ -71,9 +75,18 @@ func (c *collection) dropLeases(ctx context.Context, ns string) error {
 	}
 }
 
+// stalled notes for how long writers had to wait for a transaction of the
+// collection.
+func (c *collection) stalled(took time.Duration) {
+	c.stats.LongestStall = max(c.stats.LongestStall, took)
+}
+
 func (c *collection) unlinkNamespace(ctx context.Context, g *nodeGraph) error {
 	size := unlinkFirst
 	for from := 0; ; {
+		if err := c.followAhead(ctx, g); err != nil {
+			return err
+		}
 		batch := g.candidates(from, size)
 		if len(batch) == 0 {
 			return nil
@@ -109,13 +122,14 @@ func (c *collection) unlinkBatch(ctx context.Context, g *nodeGraph, batch []int)
 	var records int
 	var bytes int64
 	var began time.Time
+	var damaged []error
 	m := &mutation{
 		collector: true,
 		committed: func() { took = time.Since(began) },
 	}
 	m.apply = func(tx *bolt.Tx) error {
-		began, records, bytes, m.events = time.Now(), 0, 0, nil
-		if err := c.followNotes(tx, g); err != nil {
+		began, records, bytes, damaged, m.events = time.Now(), 0, 0, nil, nil
+		if err := g.follow(context.Background(), tx, c.db.barrier.since(g.ns, g.followed)); err != nil {
 			return err
 		}
 		b := contentBucket(tx, g.ns)
@@ -127,6 +141,10 @@ func (c *collection) unlinkBatch(ctx context.Context, g *nodeGraph, batch []int)
 				continue
 			}
 			size, removed, err := unlinkRecord(tx, b, g.keys.At(i))
+			if errdefs.IsDataLoss(err) {
+				damaged = append(damaged, err)
+				continue
+			}
 			if err != nil {
 				return err
 			}
@@ -141,7 +159,10 @@ func (c *collection) unlinkBatch(ctx context.Context, g *nodeGraph, batch []int)
 	if err := c.db.mutate(ctx, m); err != nil {
 		return took, err
 	}
-	c.stats.LongestStall = max(c.stats.LongestStall, took)
+	c.stalled(took)
+	for _, err := range damaged {
+		c.note(err)
+	}
 	c.stats.Records += records
 	if records > 0 {
 		c.count(g.ns, func(n *gc.NamespaceStats) { n.Records += records; n.Bytes += bytes })
@@ -174,15 +195,27 @@ func unlinkRecord(tx *bolt.Tx, b *bolt.Bucket, key []byte) (size int64, removed 
 	return h.size, true, dropHolder(tx, key)
 }
 
-// followNotes marks what was noted since the last time, and what that refers
-// to in the state of tx.
-func (c *collection) followNotes(tx *bolt.Tx, g *nodeGraph) error {
+// followAhead follows the notes in a read transaction, so that little is left
+// to be followed while writers wait. The transactions that made the notes are
+// over before it begins, so it sees what they did.
+func (c *collection) followAhead(ctx context.Context, g *nodeGraph) error {
+	notes := c.db.barrier.since(g.ns, g.followed)
+	if len(notes) == 0 {
+		return nil
+	}
+	if err := c.db.awaitTransaction(ctx); err != nil {
+		return err
+	}
+	return c.db.read(ctx, func(tx *bolt.Tx) error { return g.follow(ctx, tx, notes) })
+}
+
+// follow marks what was noted, and what that refers to in the state of tx.
+func (g *nodeGraph) follow(ctx context.Context, tx *bolt.Tx, notes []digestKey) error {
 	b := contentBucket(tx, g.ns)
 	if b == nil {
 		return nil
 	}
-	for _, key := range c.db.barrier.since(g.ns, g.followed) {
-		g.followed++
+	for _, key := range notes {
 		g.marks.Root(key.bytes())
 		// A record that is new, or was written anew, may refer to other things
 		// than the snapshot knows.
@@ -190,7 +223,8 @@ func (c *collection) followNotes(tx *bolt.Tx, g *nodeGraph) error {
 			return err
 		}
 	}
-	return g.marks.Run(context.Background(), func(i int, yield func(key []byte)) error {
+	g.followed += len(notes)
+	return g.marks.Run(ctx, func(i int, yield func(key []byte)) error {
 		return references(b, g.keys.At(i), yield)
 	})
 }

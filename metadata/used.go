@@ -77,8 +77,9 @@ func (u *usedContent) in(ns string, now time.Time, grace time.Duration) (keys []
 }
 
 // rely answers whether the namespace has dgst, in such a way that the caller
-// may rely on it: it is kept for the grace period, and no collection that runs
-// is about to remove it.
+// may rely on it: it is durable, it is kept for the grace period, and no
+// collection is about to remove it. The answer is noted before the last look,
+// so that a collection which is not over by then knows of it.
 func (v *view) rely(ctx context.Context, dgst digest.Digest) (bool, error) {
 	key, err := keyOf(dgst)
 	if err != nil {
@@ -87,19 +88,24 @@ func (v *view) rely(ctx context.Context, dgst digest.Digest) (bool, error) {
 	if sound, err := v.holds(ctx, dgst); err != nil || !sound {
 		return false, err
 	}
-	v.db.used.note(v.ns, key, v.db.now(), v.db.opts.Grace)
-	if !v.db.barrier.note(v.ns, key) || transactionFrom(ctx, v.db) != nil {
-		return true, nil
+	v.use(key)
+	if v.db.barrier.note(v.ns, key) && transactionFrom(ctx, v.db) == nil {
+		// A collection runs. Its next transaction will see the note; one that
+		// is under way may not have.
+		if err := v.db.awaitTransaction(ctx); err != nil {
+			return false, err
+		}
 	}
-	// A collection runs. Its next transaction will see the note; one that is
-	// under way may not have.
-	v.db.awaitTransaction()
 	return v.holds(ctx, dgst)
 }
 
-// awaitTransaction returns when the write transaction that is under way, if
-// there is one, is over.
-func (db *DB) awaitTransaction() {
-	db.writer.Lock()
-	defer db.writer.Unlock()
+// use gives content that a caller was told of the grace of new content.
+func (v *view) use(key digestKey) {
+	grace := v.db.opts.Grace
+	if grace <= 0 {
+		return
+	}
+	now := v.db.now()
+	v.db.used.note(v.ns, key, now, grace)
+	v.db.expiry.advance(now.Add(grace))
 }

@@ -104,6 +104,19 @@ func (v *view) lookup(ctx context.Context, dgst digest.Digest) (record contentRe
 	return record, err
 }
 
+// lookupDurable is lookup for a record that somebody will rely on.
+func (v *view) lookupDurable(ctx context.Context, dgst digest.Digest) (record contentRecord, err error) {
+	key, err := keyOf(dgst)
+	if err != nil {
+		return contentRecord{}, err
+	}
+	err = v.db.readDurable(ctx, func(tx *bolt.Tx) (err error) {
+		record, err = v.record(tx, dgst, key.bytes())
+		return err
+	})
+	return record, err
+}
+
 // Info implements [cellar.InfoProvider].
 func (v *view) Info(ctx context.Context, dgst digest.Digest) (cellar.Info, error) {
 	record, err := v.lookup(ctx, dgst)
@@ -121,7 +134,14 @@ func (v *view) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (cellar.Re
 	}
 	ra, err := v.db.blobs.ReaderAt(ctx, ocispec.Descriptor{Digest: desc.Digest})
 	if errdefs.IsNotFound(err) {
-		return nil, v.missing(ctx, desc.Digest, err)
+		// The record may have gone with its bytes, and even have come again.
+		if record, err = v.lookup(ctx, desc.Digest); err != nil {
+			return nil, err
+		}
+		ra, err = v.db.blobs.ReaderAt(ctx, ocispec.Descriptor{Digest: desc.Digest})
+	}
+	if errdefs.IsNotFound(err) {
+		return nil, fmt.Errorf("content %s in %q has a record and no bytes: %w: %v", desc.Digest, v.ns, errdefs.ErrDataLoss, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("content %s in %q: %w", desc.Digest, v.ns, err)
@@ -131,15 +151,6 @@ func (v *view) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (cellar.Re
 		return nil, errors.Join(err, ra.Close())
 	}
 	return ra, nil
-}
-
-// missing says what it means that there are no bytes for a record that was
-// there: damage, unless the record has gone meanwhile.
-func (v *view) missing(ctx context.Context, dgst digest.Digest, cause error) error {
-	if _, err := v.lookup(ctx, dgst); err != nil {
-		return err
-	}
-	return fmt.Errorf("content %s in %q has a record and no bytes: %w: %v", dgst, v.ns, errdefs.ErrDataLoss, cause)
 }
 
 // Update implements [cellar.Manager].

@@ -51,7 +51,11 @@ func defaultSteps(tc Tenancy) uint64 {
 func RunHistories(t *testing.T, tc Tenancy) {
 	table := operationsFor(tc)
 	seed := setting(t, envSeed, rand.Uint64N(1<<40))
-	histories := setting(t, envHistories, defaultHistories)
+	few := uint64(defaultHistories)
+	if testing.Short() {
+		few /= 4
+	}
+	histories := setting(t, envHistories, few)
 	length := int(setting(t, envSteps, defaultSteps(tc)))
 	t.Logf("%s=%d", envSeed, seed)
 	done := map[string]int{}

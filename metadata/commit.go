@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -212,8 +213,12 @@ func (w *writer) writeRecord(ctx context.Context, p *proposal) error {
 		if err := errors.Join(forgetIngest(tx, key), w.swapLeased(tx, p)); err != nil || p.exists {
 			return err
 		}
+		now := v.db.now()
 		m.events = v.event(ContentCreated, p.dgst, p.size)
-		return v.putNew(tx, p)
+		if grace := v.db.opts.Grace; grace > 0 {
+			m.expires = now.Add(grace)
+		}
+		return v.putNew(tx, p, now)
 	}
 	m.committed = func() {
 		if p.exists {
@@ -227,9 +232,6 @@ func (w *writer) writeRecord(ctx context.Context, p *proposal) error {
 	if w.lease != "" && transactionFrom(ctx, v.db) != nil {
 		// What is recorded in the background comes after this transaction.
 		m.after = func() { v.db.releaseIngest(context.Background(), key, w.lease) }
-	}
-	if grace := v.db.opts.Grace; grace > 0 {
-		m.expires = v.db.now().Add(grace)
 	}
 	return v.db.mutate(ctx, m)
 }
@@ -245,8 +247,7 @@ func (p *proposal) meet(value []byte) {
 }
 
 // putNew writes the record of content that the namespace did not hold.
-func (v *view) putNew(tx *bolt.Tx, p *proposal) error {
-	now := v.db.now()
+func (v *view) putNew(tx *bolt.Tx, p *proposal, now time.Time) error {
 	if err := ensureNamespace(tx, v.ns, now); err != nil {
 		return err
 	}

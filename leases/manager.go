@@ -9,7 +9,9 @@ import (
 // Manager keeps the leases of one namespace.
 //
 // A lease that has expired is gone from that moment on: to every method it is
-// NotFound, and its id can be used again.
+// NotFound, and its id can be used again. The one exception is a lease that was
+// created with a label "containerd.io/gc.expire" whose time was over already: as
+// in containerd, it is there until the next collection.
 //
 // All methods may be called concurrently, and return the context's error,
 // having changed nothing, when the context is done before the work begins. An

@@ -53,7 +53,8 @@ type Explanation struct {
 type Step struct {
 	Digest digest.Digest
 	// Label is the key of the label that leads to the next step, empty at the
-	// last. Back is whether that is a label of the next record, which names
+	// last, and where the way leads through content that is not there: this
+	// record refers to it, and the next one names it in a back reference. Back is whether that is a label of the next record, which names
 	// this one, rather than one of this record.
 	Label string
 	Back  bool
@@ -287,7 +288,8 @@ func (e *explainer) step(b *bolt.Bucket, from, to int) (Step, error) {
 		return step, nil
 	}
 	child, err := decodeContent(b.Get(e.g.keys.At(to)))
-	step.Label, step.Back = naming(child.labels, labels.Back, e.digest(from)), true
+	step.Label = naming(child.labels, labels.Back, e.digest(from))
+	step.Back = step.Label != ""
 	return step, err
 }
 

@@ -145,8 +145,9 @@ func (e *explainer) prepare(b *bolt.Bucket, backed bitset) error {
 	}
 	e.causes, e.back = map[int32]Explanation{}, map[string][]int{}
 	e.result.Cause = CauseNothing
+	reader := readEdges(b)
 	return backed.each(func(i int) error {
-		return edges(b, e.g.keys.At(i), func(kind labels.Kind, target []byte) {
+		return reader.edges(e.g.keys.At(i), func(kind labels.Kind, target []byte) {
 			if kind == labels.Back {
 				e.back[string(target)] = append(e.back[string(target)], i)
 			}
@@ -223,6 +224,7 @@ func (e *explainer) ownCause(record contentRecord) Explanation {
 }
 
 func (e *explainer) search(ctx context.Context, b *bolt.Bucket) error {
+	reader := readEdges(b)
 	for n := 0; n < len(e.queue) && e.came[e.wanted] == notReached; n++ {
 		if n%1024 == 0 {
 			if err := ctx.Err(); err != nil {
@@ -230,7 +232,7 @@ func (e *explainer) search(ctx context.Context, b *bolt.Bucket) error {
 			}
 		}
 		from := e.queue[n]
-		err := references(b, e.g.keys.At(int(from)), func(key []byte) {
+		err := reader.references(e.g.keys.At(int(from)), func(key []byte) {
 			if to, ok := e.g.keys.Find(key); ok {
 				e.reach(from, to)
 				return

@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -76,7 +77,8 @@ func (c *collection) markNamespace(ctx context.Context, tx *bolt.Tx, ns string) 
 		}
 	}
 	g.marks = gc.NewMarks(&g.keys)
-	if err := found.backed.each(func(i int) error { return g.addBack(b, i) }); err != nil {
+	reader := readEdges(b)
+	if err := found.backed.each(func(i int) error { return g.addBack(reader, i) }); err != nil {
 		return nil, err
 	}
 	_ = found.rooted.each(func(i int) error { g.marks.RootAt(i); return nil })
@@ -90,8 +92,8 @@ func (c *collection) markNamespace(ctx context.Context, tx *bolt.Tx, ns string) 
 }
 
 // addBack tells the marks the back references of a record.
-func (g *nodeGraph) addBack(b *bolt.Bucket, i int) error {
-	err := edges(b, g.keys.At(i), func(kind labels.Kind, target []byte) {
+func (g *nodeGraph) addBack(reader edgeReader, i int) error {
+	err := reader.edges(g.keys.At(i), func(kind labels.Kind, target []byte) {
 		if kind == labels.Back {
 			g.marks.Back(target, i)
 		}
@@ -212,12 +214,12 @@ func lastOf(end time.Time) time.Time {
 // refsIn returns the function that gives the references of a node as tx has
 // them.
 func (g *nodeGraph) refsIn(tx *bolt.Tx) func(i int, yield func(key []byte)) error {
-	b := contentBucket(tx, g.ns)
+	reader := readEdges(contentBucket(tx, g.ns))
 	return func(i int, yield func(key []byte)) error {
 		if !g.edged.has(i) {
 			return nil
 		}
-		return g.unlessDamaged(references(b, g.keys.At(i), yield))
+		return g.unlessDamaged(reader.references(g.keys.At(i), yield))
 	}
 }
 
@@ -230,10 +232,22 @@ func (g *nodeGraph) unlessDamaged(err error) error {
 	return err
 }
 
+// edgeReader reads what records refer to, all through one cursor: a lookup with
+// a cursor of its own would leave garbage for each record.
+type edgeReader struct{ cursor *bolt.Cursor }
+
+// readEdges reads from the records of b, which may be nil.
+func readEdges(b *bolt.Bucket) edgeReader {
+	if b == nil {
+		return edgeReader{}
+	}
+	return edgeReader{b.Cursor()}
+}
+
 // references gives the keys that the record of key refers to, none if there is
 // no such record.
-func references(b *bolt.Bucket, key []byte, yield func(key []byte)) error {
-	return edges(b, key, func(kind labels.Kind, target []byte) {
+func (r edgeReader) references(key []byte, yield func(key []byte)) error {
+	return r.edges(key, func(kind labels.Kind, target []byte) {
 		if kind == labels.Forward {
 			yield(target)
 		}
@@ -242,9 +256,12 @@ func references(b *bolt.Bucket, key []byte, yield func(key []byte)) error {
 
 // edges calls yield for the labels of the record of key that mean something to
 // the collector, as eachEdge does.
-func edges(b *bolt.Bucket, key []byte, yield func(kind labels.Kind, target []byte)) error {
-	value := b.Get(key)
-	if value == nil {
+func (r edgeReader) edges(key []byte, yield func(kind labels.Kind, target []byte)) error {
+	if r.cursor == nil {
+		return nil
+	}
+	found, value := r.cursor.Seek(key)
+	if !bytes.Equal(found, key) {
 		return nil
 	}
 	d, err := unseal(value)

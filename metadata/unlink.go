@@ -211,21 +211,18 @@ func (c *collection) followAhead(ctx context.Context, g *nodeGraph) error {
 
 // follow marks what was noted, and what that refers to in the state of tx.
 func (g *nodeGraph) follow(ctx context.Context, tx *bolt.Tx, notes []digestKey) error {
-	b := contentBucket(tx, g.ns)
-	if b == nil {
-		return nil
-	}
+	reader := readEdges(contentBucket(tx, g.ns))
 	for _, key := range notes {
 		g.marks.Root(key.bytes())
 		// A record that is new, or was written anew, may refer to other things
 		// than the snapshot knows.
-		if err := references(b, key.bytes(), g.marks.Root); err != nil {
+		if err := reader.references(key.bytes(), g.marks.Root); err != nil {
 			return err
 		}
 	}
 	g.followed += len(notes)
 	return g.marks.Run(ctx, func(i int, yield func(key []byte)) error {
-		return references(b, g.keys.At(i), yield)
+		return reader.references(g.keys.At(i), yield)
 	})
 }
 

@@ -231,7 +231,6 @@ func (db *DB) commitLoop() {
 		batch, wait, closed := db.queue.take()
 		if len(batch) > 0 {
 			db.commitBatch(batch)
-			db.queue.done()
 			continue
 		}
 		if closed {
@@ -262,6 +261,9 @@ func (db *DB) commitBatch(batch []*mutation) {
 				if m.err == nil {
 					m.err = err
 				}
+			}
+			db.queue.done() // whoever is answered finds the queue at rest
+			for _, m := range done {
 				db.answer(m)
 			}
 			return
@@ -270,6 +272,7 @@ func (db *DB) commitBatch(batch []*mutation) {
 		db.answer(culprit)
 		batch = without(batch, culprit)
 	}
+	db.queue.done()
 }
 
 // answer tells a mutation's caller, if it has one, how it ended.
